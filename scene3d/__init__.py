@@ -1,0 +1,3 @@
+"""scene3d: photos in, compact 3D scenes out."""
+
+__version__ = "0.1.0"

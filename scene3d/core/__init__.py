@@ -1,0 +1,1 @@
+"""Data types: cameras, captures, Gaussians, scenes. No algorithms."""

@@ -1,0 +1,59 @@
+"""Capture: posed photos of one scene. Images are read only when asked for; cameras are pinhole (lenses already undone)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scene3d.core.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One image as it is compared with a render: undistorted, at the size of its camera.
+
+    Attributes:
+        rgb: sRGB, straight (not premultiplied by alpha). [H, W, 3] uint8
+        alpha: Opacity of the subject where the file has an alpha channel. [H, W] uint8
+        mask: 255 = use this pixel, 0 = ignore it (also outside of the undistorted area). [H, W] uint8
+    """
+
+    rgb: Tensor
+    alpha: Tensor | None = None
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Capture:
+    """C posed photos.
+
+    Attributes:
+        cameras: The C pinhole views, at the size at which photos are delivered.
+        load: Reads photo i.
+        points: Structure-from-motion points in the frame of the cameras, P may be 0. [P, 3] float32
+        point_colors: sRGB. [P, 3] uint8
+        train: Indices of views to fit.
+        test: Indices of held-out views.
+        source: Folder or file it was read from.
+        has_alpha: Photos carry alpha: the background is to be chosen.
+        notices: What the reader left out or changed, for the user.
+        protocol: How images were resized and split; written beside every metric.
+    """
+
+    cameras: Cameras
+    load: Callable[[int], Photo]
+    points: Tensor = field(default_factory=lambda: torch.zeros(0, 3))
+    point_colors: Tensor = field(default_factory=lambda: torch.zeros(0, 3, dtype=torch.uint8))
+    train: tuple[int, ...] = ()
+    test: tuple[int, ...] = ()
+    source: Path = Path()
+    has_alpha: bool = False
+    notices: tuple[str, ...] = ()
+    protocol: str = ""
+
+    def __len__(self) -> int:
+        return len(self.cameras)

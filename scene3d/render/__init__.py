@@ -1,0 +1,1 @@
+"""Images from scenes: one `rasterize` over several backends."""

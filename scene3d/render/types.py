@@ -1,0 +1,70 @@
+"""What every backend takes and gives: settings in, Render out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RasterSettings:
+    """How Gaussians become pixels; the same for every backend.
+
+    Attributes:
+        sh_degree: Degree evaluated; None takes all that is stored.
+        near: Gaussians whose centre is nearer are dropped, scene units.
+        far: Gaussians whose centre is farther are dropped, scene units.
+        eps2d: Added to the diagonal of the screen covariance, square pixels: no Gaussian is smaller than a pixel.
+        antialiased: Scale opacity by sqrt(det Σ / det (Σ + eps2d)), Mip-Splatting (Yu et al. 2024).
+        background: Colour behind the scene, sRGB.
+        with_depth: Also render expected and median depth.
+        with_normals: Also render normals (shortest axis, facing the camera, in the world).
+        absgrad: Accumulate per-pixel absolute screen gradients in the statistics (AbsGS).
+    """
+
+    sh_degree: int | None = None
+    near: float = 0.01
+    far: float = 1e10
+    eps2d: float = 0.3
+    antialiased: bool = False
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    with_depth: bool = False
+    with_normals: bool = False
+    absgrad: bool = False
+
+
+@dataclass(frozen=True)
+class RasterStats:
+    """Per-Gaussian facts of one call, for densification and pruning. No gradients.
+
+    Attributes:
+        radii: Half extent of the visible ellipse, pixels; 0 = not visible. [C, N]
+        grad2d: |dL/d means2d| in pixels, or its absolute variant; zeros until backward has run. [C, N]
+        n_culled_nonfinite: Gaussians dropped because a number was not finite.
+    """
+
+    radii: Tensor
+    grad2d: Tensor
+    n_culled_nonfinite: int = 0
+
+
+@dataclass(frozen=True)
+class Render:
+    """Images of C views of one size.
+
+    Attributes:
+        rgb: Colour over the background, unclamped. [C, H, W, 3]
+        alpha: Accumulated opacity. [C, H, W, 1]
+        depth: Expected z in the camera, Σ w z / Σ w, 0 where alpha is 0; None unless asked for. [C, H, W, 1]
+        median_depth: z of the Gaussian at which transmittance falls below one half, 0 if it does not. [C, H, W, 1]
+        normals: Σ w n, world. [C, H, W, 3]
+        stats: Per-Gaussian statistics.
+    """
+
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor | None
+    median_depth: Tensor | None
+    normals: Tensor | None
+    stats: RasterStats

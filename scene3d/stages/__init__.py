@@ -1,0 +1,1 @@
+"""Commands: one Config and run() a file."""
