@@ -1,0 +1,19 @@
+// Module scene3d._cpu: conversions only. Each bind_* lives beside the code that it exposes.
+#include "bindings.h"
+
+#include "kernels.h"
+#include "parallel.h"
+
+NB_MODULE(_cpu, m) {
+  m.doc() = "CPU kernels of scene3d. Private: call them through scene3d.render and scene3d.ops.";
+  m.def("simd_level", [] { return scene3d::kernels().name; });
+  m.def("simd_levels", [] {
+    nb::list names;
+    for (const char* const* name = scene3d::simd_levels(); *name; name++) names.append(*name);
+    return names;
+  });
+  m.def("set_simd_level", &scene3d::set_simd_level);
+  m.def("n_threads", &scene3d::thread_count);
+  m.def("set_threads", &scene3d::set_thread_count);
+  scene3d::bind_raster(m);
+}

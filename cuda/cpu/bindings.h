@@ -1,0 +1,15 @@
+// Array types of the bindings: dtype, shape, order and device are fixed; nothing is converted.
+#pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+namespace nb = nanobind;
+
+namespace scene3d {
+
+template <class T, class... Shape>
+using Array = nb::ndarray<T, Shape..., nb::c_contig, nb::device::cpu>;
+
+void bind_raster(nb::module_& m);
+
+}  // namespace scene3d

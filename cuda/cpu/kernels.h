@@ -1,0 +1,27 @@
+// The kernels that exist once per instruction set, as a table of functions; cpu/dispatch.cpp picks the table.
+#pragma once
+#include <cstdint>
+
+namespace scene3d {
+
+struct RasterTileArgs;  // cpu/raster.h
+
+struct Kernels {
+  const char* name;
+  void (*raster_forward_tile)(const RasterTileArgs& args, int64_t tile);
+  void (*raster_backward_tile)(const RasterTileArgs& args, int64_t tile);
+};
+
+const Kernels& scalar_kernels();
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+const Kernels& neon_kernels();
+
+// The table in use: the widest that this processor runs, unless SCENE3D_SIMD names another.
+const Kernels& kernels();
+// Selects a table by name; false where this processor cannot run it.
+bool set_simd_level(const char* name);
+// Names of the tables this processor runs, widest first, nullptr at the end.
+const char* const* simd_levels();
+
+}  // namespace scene3d

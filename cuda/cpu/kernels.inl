@@ -1,0 +1,19 @@
+// The kernels of one instruction set and their table. Included once by each kernels_<level>.cpp.
+#include "cpu/kernels.h"
+#include "cpu/simd.h"
+
+#include "cpu/raster_tiles.inl"
+
+#define S3D_STRING_(x) #x
+#define S3D_STRING(x) S3D_STRING_(x)
+#define S3D_JOIN_(a, b) a##b
+#define S3D_JOIN(a, b) S3D_JOIN_(a, b)
+
+namespace scene3d {
+
+const Kernels& S3D_JOIN(S3D_NS, _kernels)() {
+  static constexpr Kernels table = {S3D_STRING(S3D_NS), S3D_NS::raster_forward_tile, S3D_NS::raster_backward_tile};
+  return table;
+}
+
+}  // namespace scene3d

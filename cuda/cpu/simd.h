@@ -1,0 +1,224 @@
+// f32x16: sixteen float lanes, whatever the machine. A loop body is written once on this type and compiled once per
+// instruction set; S3D_LEVEL picks what stands behind it (0 scalar, 1 AVX2+FMA, 2 AVX-512, 3 NEON).
+//
+// Everything lives in a namespace named after the level, with internal linkage: two levels never share a symbol.
+// No standard containers in files that include this header (their weak symbols would leak wide instructions).
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#ifndef S3D_LEVEL
+#error "define S3D_LEVEL before including simd.h"
+#endif
+
+#if S3D_LEVEL == 2
+#include <immintrin.h>
+#define S3D_NS avx512
+#elif S3D_LEVEL == 1
+#include <immintrin.h>
+#define S3D_NS avx2
+#elif S3D_LEVEL == 3
+#include <arm_neon.h>
+#define S3D_NS neon
+#else
+#define S3D_NS scalar
+#endif
+
+#define S3D_INLINE static inline __attribute__((always_inline))
+
+namespace scene3d {
+namespace S3D_NS {
+
+#if S3D_LEVEL == 2
+
+struct mask16 {
+  __mmask16 m;
+};
+struct f32x16 {
+  __m512 v;
+  f32x16() = default;
+  f32x16(__m512 x) : v(x) {}
+  f32x16(float x) : v(_mm512_set1_ps(x)) {}
+};
+
+S3D_INLINE f32x16 load(const float* p) { return _mm512_loadu_ps(p); }
+S3D_INLINE void store(float* p, f32x16 a) { _mm512_storeu_ps(p, a.v); }
+S3D_INLINE f32x16 operator+(f32x16 a, f32x16 b) { return _mm512_add_ps(a.v, b.v); }
+S3D_INLINE f32x16 operator-(f32x16 a, f32x16 b) { return _mm512_sub_ps(a.v, b.v); }
+S3D_INLINE f32x16 operator*(f32x16 a, f32x16 b) { return _mm512_mul_ps(a.v, b.v); }
+S3D_INLINE f32x16 operator/(f32x16 a, f32x16 b) { return _mm512_div_ps(a.v, b.v); }
+S3D_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
+// c - a * b
+S3D_INLINE f32x16 fnma(f32x16 a, f32x16 b, f32x16 c) { return _mm512_fnmadd_ps(a.v, b.v, c.v); }
+S3D_INLINE f32x16 min(f32x16 a, f32x16 b) { return _mm512_min_ps(a.v, b.v); }
+S3D_INLINE f32x16 max(f32x16 a, f32x16 b) { return _mm512_max_ps(a.v, b.v); }
+S3D_INLINE f32x16 abs(f32x16 a) { return _mm512_abs_ps(a.v); }
+S3D_INLINE f32x16 sqrt(f32x16 a) { return _mm512_sqrt_ps(a.v); }
+S3D_INLINE mask16 operator>=(f32x16 a, f32x16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
+S3D_INLINE mask16 operator<(f32x16 a, f32x16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+S3D_INLINE mask16 operator&(mask16 a, mask16 b) { return {static_cast<__mmask16>(a.m & b.m)}; }
+S3D_INLINE uint32_t bits(mask16 a) { return a.m; }
+// a where the mask holds, else 0
+S3D_INLINE f32x16 keep(mask16 m, f32x16 a) { return _mm512_maskz_mov_ps(m.m, a.v); }
+S3D_INLINE f32x16 select(mask16 m, f32x16 a, f32x16 b) { return _mm512_mask_mov_ps(b.v, m.m, a.v); }
+// 1/a to about 23 bits: hardware estimate and one Newton step
+S3D_INLINE f32x16 reciprocal(f32x16 a) {
+  __m512 r = _mm512_rcp14_ps(a.v);
+  return _mm512_mul_ps(r, _mm512_fnmadd_ps(a.v, r, _mm512_set1_ps(2.f)));
+}
+
+#elif S3D_LEVEL == 1
+
+struct mask16 {
+  __m256 m[2];
+};
+struct f32x16 {
+  __m256 v[2];
+  f32x16() = default;
+  f32x16(__m256 a, __m256 b) : v{a, b} {}
+  f32x16(float x) : v{_mm256_set1_ps(x), _mm256_set1_ps(x)} {}
+};
+
+S3D_INLINE f32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+S3D_INLINE void store(float* p, f32x16 a) {
+  _mm256_storeu_ps(p, a.v[0]);
+  _mm256_storeu_ps(p + 8, a.v[1]);
+}
+#define S3D_BINARY(name, op) \
+  S3D_INLINE f32x16 name(f32x16 a, f32x16 b) { return {op(a.v[0], b.v[0]), op(a.v[1], b.v[1])}; }
+S3D_BINARY(operator+, _mm256_add_ps)
+S3D_BINARY(operator-, _mm256_sub_ps)
+S3D_BINARY(operator*, _mm256_mul_ps)
+S3D_BINARY(operator/, _mm256_div_ps)
+S3D_BINARY(min, _mm256_min_ps)
+S3D_BINARY(max, _mm256_max_ps)
+#undef S3D_BINARY
+S3D_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
+  return {_mm256_fmadd_ps(a.v[0], b.v[0], c.v[0]), _mm256_fmadd_ps(a.v[1], b.v[1], c.v[1])};
+}
+S3D_INLINE f32x16 fnma(f32x16 a, f32x16 b, f32x16 c) {
+  return {_mm256_fnmadd_ps(a.v[0], b.v[0], c.v[0]), _mm256_fnmadd_ps(a.v[1], b.v[1], c.v[1])};
+}
+S3D_INLINE f32x16 abs(f32x16 a) {
+  __m256 sign = _mm256_set1_ps(-0.f);
+  return {_mm256_andnot_ps(sign, a.v[0]), _mm256_andnot_ps(sign, a.v[1])};
+}
+S3D_INLINE f32x16 sqrt(f32x16 a) { return {_mm256_sqrt_ps(a.v[0]), _mm256_sqrt_ps(a.v[1])}; }
+S3D_INLINE mask16 operator>=(f32x16 a, f32x16 b) {
+  return {{_mm256_cmp_ps(a.v[0], b.v[0], _CMP_GE_OQ), _mm256_cmp_ps(a.v[1], b.v[1], _CMP_GE_OQ)}};
+}
+S3D_INLINE mask16 operator<(f32x16 a, f32x16 b) {
+  return {{_mm256_cmp_ps(a.v[0], b.v[0], _CMP_LT_OQ), _mm256_cmp_ps(a.v[1], b.v[1], _CMP_LT_OQ)}};
+}
+S3D_INLINE mask16 operator&(mask16 a, mask16 b) {
+  return {{_mm256_and_ps(a.m[0], b.m[0]), _mm256_and_ps(a.m[1], b.m[1])}};
+}
+S3D_INLINE uint32_t bits(mask16 a) {
+  return static_cast<uint32_t>(_mm256_movemask_ps(a.m[0]) | (_mm256_movemask_ps(a.m[1]) << 8));
+}
+S3D_INLINE f32x16 keep(mask16 m, f32x16 a) { return {_mm256_and_ps(m.m[0], a.v[0]), _mm256_and_ps(m.m[1], a.v[1])}; }
+S3D_INLINE f32x16 select(mask16 m, f32x16 a, f32x16 b) {
+  return {_mm256_blendv_ps(b.v[0], a.v[0], m.m[0]), _mm256_blendv_ps(b.v[1], a.v[1], m.m[1])};
+}
+S3D_INLINE f32x16 reciprocal(f32x16 a) { return f32x16(1.f) / a; }
+
+#elif S3D_LEVEL == 3
+
+struct mask16 {
+  uint32x4_t m[4];
+};
+struct f32x16 {
+  float32x4_t v[4];
+  f32x16() = default;
+  f32x16(float x) : v{vdupq_n_f32(x), vdupq_n_f32(x), vdupq_n_f32(x), vdupq_n_f32(x)} {}
+};
+
+#define S3D_EACH(result, expression)                   \
+  result r;                                            \
+  for (int i = 0; i < 4; i++) expression;              \
+  return r;
+S3D_INLINE f32x16 load(const float* p) { S3D_EACH(f32x16, r.v[i] = vld1q_f32(p + 4 * i)) }
+S3D_INLINE void store(float* p, f32x16 a) {
+  for (int i = 0; i < 4; i++) vst1q_f32(p + 4 * i, a.v[i]);
+}
+S3D_INLINE f32x16 operator+(f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = vaddq_f32(a.v[i], b.v[i])) }
+S3D_INLINE f32x16 operator-(f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = vsubq_f32(a.v[i], b.v[i])) }
+S3D_INLINE f32x16 operator*(f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = vmulq_f32(a.v[i], b.v[i])) }
+S3D_INLINE f32x16 operator/(f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = vdivq_f32(a.v[i], b.v[i])) }
+S3D_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { S3D_EACH(f32x16, r.v[i] = vfmaq_f32(c.v[i], a.v[i], b.v[i])) }
+S3D_INLINE f32x16 fnma(f32x16 a, f32x16 b, f32x16 c) { S3D_EACH(f32x16, r.v[i] = vfmsq_f32(c.v[i], a.v[i], b.v[i])) }
+S3D_INLINE f32x16 min(f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = vminq_f32(a.v[i], b.v[i])) }
+S3D_INLINE f32x16 max(f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = vmaxq_f32(a.v[i], b.v[i])) }
+S3D_INLINE f32x16 abs(f32x16 a) { S3D_EACH(f32x16, r.v[i] = vabsq_f32(a.v[i])) }
+S3D_INLINE f32x16 sqrt(f32x16 a) { S3D_EACH(f32x16, r.v[i] = vsqrtq_f32(a.v[i])) }
+S3D_INLINE mask16 operator>=(f32x16 a, f32x16 b) { S3D_EACH(mask16, r.m[i] = vcgeq_f32(a.v[i], b.v[i])) }
+S3D_INLINE mask16 operator<(f32x16 a, f32x16 b) { S3D_EACH(mask16, r.m[i] = vcltq_f32(a.v[i], b.v[i])) }
+S3D_INLINE mask16 operator&(mask16 a, mask16 b) { S3D_EACH(mask16, r.m[i] = vandq_u32(a.m[i], b.m[i])) }
+S3D_INLINE uint32_t bits(mask16 a) {
+  const uint32_t lanes[4] = {1, 2, 4, 8};
+  uint32_t result = 0;
+  for (int i = 0; i < 4; i++) result |= vaddvq_u32(vandq_u32(a.m[i], vld1q_u32(lanes))) << (4 * i);
+  return result;
+}
+S3D_INLINE f32x16 keep(mask16 m, f32x16 a) {
+  S3D_EACH(f32x16, r.v[i] = vreinterpretq_f32_u32(vandq_u32(m.m[i], vreinterpretq_u32_f32(a.v[i]))))
+}
+S3D_INLINE f32x16 select(mask16 m, f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = vbslq_f32(m.m[i], a.v[i], b.v[i])) }
+S3D_INLINE f32x16 reciprocal(f32x16 a) { return f32x16(1.f) / a; }
+#undef S3D_EACH
+
+#else
+
+struct mask16 {
+  bool m[16];
+};
+struct f32x16 {
+  float v[16];
+  f32x16() = default;
+  f32x16(float x) {
+    for (float& lane : v) lane = x;
+  }
+};
+
+#define S3D_EACH(result, expression)          \
+  result r;                                   \
+  for (int i = 0; i < 16; i++) expression;    \
+  return r;
+S3D_INLINE f32x16 load(const float* p) { S3D_EACH(f32x16, r.v[i] = p[i]) }
+S3D_INLINE void store(float* p, f32x16 a) {
+  for (int i = 0; i < 16; i++) p[i] = a.v[i];
+}
+S3D_INLINE f32x16 operator+(f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = a.v[i] + b.v[i]) }
+S3D_INLINE f32x16 operator-(f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = a.v[i] - b.v[i]) }
+S3D_INLINE f32x16 operator*(f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = a.v[i] * b.v[i]) }
+S3D_INLINE f32x16 operator/(f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = a.v[i] / b.v[i]) }
+S3D_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { S3D_EACH(f32x16, r.v[i] = a.v[i] * b.v[i] + c.v[i]) }
+S3D_INLINE f32x16 fnma(f32x16 a, f32x16 b, f32x16 c) { S3D_EACH(f32x16, r.v[i] = c.v[i] - a.v[i] * b.v[i]) }
+S3D_INLINE f32x16 min(f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]) }
+S3D_INLINE f32x16 max(f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]) }
+S3D_INLINE f32x16 abs(f32x16 a) { S3D_EACH(f32x16, r.v[i] = std::fabs(a.v[i])) }
+S3D_INLINE f32x16 sqrt(f32x16 a) { S3D_EACH(f32x16, r.v[i] = std::sqrt(a.v[i])) }
+S3D_INLINE mask16 operator>=(f32x16 a, f32x16 b) { S3D_EACH(mask16, r.m[i] = a.v[i] >= b.v[i]) }
+S3D_INLINE mask16 operator<(f32x16 a, f32x16 b) { S3D_EACH(mask16, r.m[i] = a.v[i] < b.v[i]) }
+S3D_INLINE mask16 operator&(mask16 a, mask16 b) { S3D_EACH(mask16, r.m[i] = a.m[i] && b.m[i]) }
+S3D_INLINE uint32_t bits(mask16 a) {
+  uint32_t result = 0;
+  for (int i = 0; i < 16; i++) result |= static_cast<uint32_t>(a.m[i]) << i;
+  return result;
+}
+S3D_INLINE f32x16 keep(mask16 m, f32x16 a) { S3D_EACH(f32x16, r.v[i] = m.m[i] ? a.v[i] : 0.f) }
+S3D_INLINE f32x16 select(mask16 m, f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = m.m[i] ? a.v[i] : b.v[i]) }
+S3D_INLINE f32x16 reciprocal(f32x16 a) { return f32x16(1.f) / a; }
+#undef S3D_EACH
+
+#endif
+
+S3D_INLINE bool any(mask16 a) { return bits(a) != 0; }
+S3D_INLINE f32x16 lane_index() {
+  alignas(64) static const float lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return load(lanes);
+}
+
+}  // namespace S3D_NS
+}  // namespace scene3d
