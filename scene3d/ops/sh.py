@@ -120,9 +120,9 @@ def rotate(shN: Tensor, rotation: Tensor) -> Tensor:
     degree = round((shN.shape[1] + 1) ** 0.5) - 1
     if degree == 0:
         return shN
-    matrices = band_rotations(rotation.to(shN.dtype), degree)[1:]
+    matrices = [matrix.to(shN.device, shN.dtype) for matrix in band_rotations(rotation, degree)[1:]]
     parts = shN.split([2 * l + 1 for l in range(1, degree + 1)], dim=1)
-    return torch.cat([matrix.to(shN.device) @ part for matrix, part in zip(matrices, parts, strict=True)], dim=1)
+    return torch.cat([matrix @ part for matrix, part in zip(matrices, parts, strict=True)], dim=1)
 
 
 def _spread_directions(n: int = 32) -> Tensor:  # [n, 3], a Fibonacci lattice on the sphere
