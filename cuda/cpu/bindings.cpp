@@ -5,6 +5,7 @@
 #include "parallel.h"
 
 NB_MODULE(_cpu, m) {
+  nb::set_leak_warnings(false);  // objects alive at interpreter exit are no leaks
   m.doc() = "CPU kernels of scene3d. Private: call them through scene3d.render and scene3d.ops.";
   m.def("simd_level", [] { return scene3d::kernels().name; });
   m.def("simd_levels", [] {

@@ -1,0 +1,324 @@
+#include "cpu/raster_tiled.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <mutex>
+#include <stdexcept>
+
+#include "cpu/gaussian_backward.h"
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+
+namespace scene3d {
+namespace {
+
+// Gaussians per task of projection and reduction.
+constexpr int64_t kGrain = 1024;
+constexpr int kRadixBits = 11, kBins = 1 << kRadixBits;
+// An ellipse is widened by this many pixels when its tiles are listed: rounding must not lose a contribution.
+constexpr float kSlack = 0.01f;
+
+thread_local double times_ms[6];
+
+class Stopwatch {
+ public:
+  void lap(int slot) {
+    const auto now = std::chrono::steady_clock::now();
+    times_ms[slot] = std::chrono::duration<double, std::milli>(now - start_).count();
+    start_ = now;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// Range of pixels whose centres a row of tiles covers, and of tiles an interval of x reaches.
+int first_tile(float low) { return static_cast<int>(std::ceil((low - kSlack - (kTileSize - 0.5f)) / kTileSize)); }
+int last_tile(float high) { return static_cast<int>(std::floor((high + kSlack - 0.5f) / kTileSize)); }
+
+// Clamps before the conversion to int: far-away ellipses are beyond its range.
+float clamp_pixel(float x) { return std::min(std::max(x, -1e6f), 1e6f); }
+
+// Appends the tiles that the alpha = 1/255 ellipse reaches, row by row; gives their number.
+int64_t list_tiles(const Ellipse<float>& e, int tiles_x, int tiles_y, Buffer<uint32_t>& list, int64_t used) {
+  const int y0 = std::max(0, first_tile(clamp_pixel(e.y - e.half_y)));
+  const int y1 = std::min(tiles_y - 1, last_tile(clamp_pixel(e.y + e.half_y)));
+  if (y0 > y1) return 0;
+  uint32_t* tiles = list.extend(static_cast<size_t>(used + static_cast<int64_t>(y1 - y0 + 1) * tiles_x), static_cast<size_t>(used));
+  const int64_t before = used;
+  // At height dy the ellipse spans dy * slope +- sqrt(spread * (1 - dy^2 / half_y^2)); it is widest at +-dy_widest.
+  const float slope = e.cov[1] / e.cov[2], dy_widest = e.half_y * e.cov[1] / std::sqrt(e.cov[0] * e.cov[2]);
+  const float spread = e.det / e.cov[2] * (e.half_y * e.half_y / e.cov[2]), inv = 1.f / (e.half_y * e.half_y);
+  const auto root = [&](float dy) { return std::sqrt(std::max(0.f, spread * (1.f - dy * dy * inv))); };
+  for (int ty = y0; ty <= y1; ty++) {
+    const float low = std::max(ty * kTileSize + 0.5f - kSlack - e.y, -e.half_y);
+    const float high = std::min(ty * kTileSize + kTileSize - 0.5f + kSlack - e.y, e.half_y);
+    if (low > high) continue;
+    const float root_low = root(low), root_high = root(high);
+    const bool widest_right = dy_widest >= low && dy_widest <= high, widest_left = -dy_widest >= low && -dy_widest <= high;
+    const float right = widest_right ? e.half_x : std::max(slope * low + root_low, slope * high + root_high);
+    const float left = widest_left ? -e.half_x : std::min(slope * low - root_low, slope * high - root_high);
+    const int x0 = std::max(0, first_tile(clamp_pixel(e.x + left))), x1 = std::min(tiles_x - 1, last_tile(clamp_pixel(e.x + right)));
+    for (int tx = x0; tx <= x1; tx++) tiles[used++] = static_cast<uint32_t>(ty * tiles_x + tx);
+  }
+  return used - before;
+}
+
+void fill_splat(const RasterCall<float>& call, int64_t i, const Ellipse<float>& e, Splat& s) {
+  s.x = e.x, s.y = e.y, s.l11 = e.l11, s.l21 = e.l21, s.l22 = e.l22;
+  s.log2_opacity = std::log2(e.opacity), s.opacity = e.opacity, s.depth = e.depth;
+  s.slope_x = e.cov[1] / e.cov[0], s.slope_y = e.cov[1] / e.cov[2];
+  for (int k = 0; k < 3; k++) s.normal[k] = e.normal[k];
+  float d[3];
+  view_direction(call.means + 3 * i, call.view.center, d);
+  sh_color(call.sh_degree, d, call.sh0 + 3 * i, call.shN + call.shN_stride * i, s.rgb);
+}
+
+// Projects Gaussians [begin, end): splats, counts of tiles (into pair_begin[i + 1]) and the tiles; gives the number visible.
+int64_t project_chunk(const RasterCall<float>& call, TiledState& state, int64_t begin, int64_t end, float* radii) {
+  Buffer<uint32_t>& tiles = state.chunk_tiles[static_cast<size_t>(begin / kGrain)];
+  int64_t used = 0, n_visible = 0;
+  for (int64_t i = begin; i < end; i++) {
+    Ellipse<float> e;
+    int64_t count = 0;
+    if (project(call.view, call.row(i), e, static_cast<float>(kMinAlpha)))
+      count = list_tiles(e, state.tiles_x, state.tiles_y, tiles, used);
+    state.pair_begin[static_cast<size_t>(i + 1)] = static_cast<uint32_t>(count);
+    radii[i] = count ? std::max(e.half_x, e.half_y) : 0.f;
+    if (!count) continue;
+    used += count;
+    n_visible++;
+    fill_splat(call, i, e, state.splats[static_cast<size_t>(i)]);
+  }
+  return n_visible;
+}
+
+void project_all(const RasterCall<float>& call, TiledState& state, float* radii) {
+  const int64_t n_chunks = (call.n + kGrain - 1) / kGrain;
+  if (static_cast<int64_t>(state.chunk_tiles.size()) < n_chunks) state.chunk_tiles.resize(static_cast<size_t>(n_chunks));
+  state.splats.reserve(static_cast<size_t>(call.n));
+  state.pair_begin.reserve(static_cast<size_t>(call.n + 1));
+  std::vector<int64_t> visible(static_cast<size_t>(n_chunks + 1), 0), pairs(static_cast<size_t>(n_chunks + 1), 0);
+  parallel_ranges(call.n, kGrain, [&](int64_t begin, int64_t end) {
+    const size_t chunk = static_cast<size_t>(begin / kGrain);
+    visible[chunk + 1] = project_chunk(call, state, begin, end, radii);
+    for (int64_t i = begin; i < end; i++) pairs[chunk + 1] += state.pair_begin[static_cast<size_t>(i + 1)];
+  });
+  for (size_t c = 0; c < static_cast<size_t>(n_chunks); c++) visible[c + 1] += visible[c], pairs[c + 1] += pairs[c];
+  state.n_visible = visible.back();
+  state.n_pairs = pairs.back();
+  if (state.n_pairs > INT64_C(0x7fffffff)) throw std::runtime_error("more than 2^31 (Gaussian, tile) pairs: render in smaller tiles or remove huge Gaussians");
+  state.keys.reserve(static_cast<size_t>(state.n_visible));
+  state.pair_begin[0] = 0;
+  parallel_ranges(call.n, kGrain, [&](int64_t begin, int64_t end) {
+    const size_t chunk = static_cast<size_t>(begin / kGrain);
+    uint64_t* key = state.keys.data() + visible[chunk];
+    uint32_t pair = static_cast<uint32_t>(pairs[chunk]);
+    for (size_t i = static_cast<size_t>(begin); i < static_cast<size_t>(end); i++) {
+      const uint32_t count = state.pair_begin[i + 1];
+      state.pair_begin[i + 1] = pair += count;
+      if (!count) continue;
+      uint32_t bits;
+      std::memcpy(&bits, &state.splats[i].depth, 4);  // positive floats sort as their bits
+      *key++ = (static_cast<uint64_t>(bits) << 32) | i;
+    }
+  });
+}
+
+// Stable radix sort of the keys by depth. The number of slices changes nothing in the result.
+void sort_by_depth(TiledState& state) {
+  const int64_t n = state.n_visible;
+  if (n < 2) return;
+  state.keys_swap.reserve(static_cast<size_t>(n));
+  const int64_t n_slices = std::min<int64_t>(thread_count(), (n + 4095) / 4096), grain = (n + n_slices - 1) / n_slices;
+  uint64_t low = ~UINT64_C(0), high = 0;
+  for (int64_t i = 0; i < n; i++) low = std::min(low, state.keys[i] >> 32), high = std::max(high, state.keys[i] >> 32);
+  const uint64_t range = high - low;
+  uint32_t* counts = state.histogram.reserve(static_cast<size_t>(n_slices * kBins));
+  uint64_t *from = state.keys.data(), *to = state.keys_swap.data();
+  for (int shift = 0; shift < 32 && (range >> shift); shift += kRadixBits) {
+    const auto bin = [&](uint64_t key) { return (((key >> 32) - low) >> shift) & (kBins - 1); };
+    parallel_ranges(n, grain, [&](int64_t begin, int64_t end) {
+      uint32_t* mine = counts + begin / grain * kBins;
+      std::memset(mine, 0, kBins * sizeof(uint32_t));
+      for (int64_t i = begin; i < end; i++) mine[bin(from[i])]++;
+    });
+    uint32_t total = 0;
+    for (int b = 0; b < kBins; b++)
+      for (int64_t s = 0; s < n_slices; s++) {
+        const uint32_t count = counts[s * kBins + b];
+        counts[s * kBins + b] = total;
+        total += count;
+      }
+    parallel_ranges(n, grain, [&](int64_t begin, int64_t end) {
+      uint32_t* mine = counts + begin / grain * kBins;
+      for (int64_t i = begin; i < end; i++) to[mine[bin(from[i])]++] = from[i];
+    });
+    std::swap(from, to);
+  }
+  if (from != state.keys.data()) std::swap(state.keys, state.keys_swap);
+}
+
+// Calls f(id, pair, tile) for every pair of the sorted Gaussians [begin, end).
+template <class F>
+void each_pair(const TiledState& state, int64_t begin, int64_t end, F f) {
+  constexpr int64_t kAhead = 16;
+  for (int64_t k = begin; k < end; k++) {
+    if (k + kAhead < end) __builtin_prefetch(&state.pair_begin[static_cast<uint32_t>(state.keys[k + kAhead])]);
+    if (k + kAhead / 2 < end) {
+      const uint32_t next = static_cast<uint32_t>(state.keys[k + kAhead / 2]);
+      const uint32_t chunk = next / kGrain;
+      __builtin_prefetch(state.chunk_tiles[chunk].data() + (state.pair_begin[next] - state.pair_begin[chunk * kGrain]));
+    }
+    const uint32_t id = static_cast<uint32_t>(state.keys[k]), chunk = id / kGrain;
+    const uint32_t first = state.pair_begin[id], last = state.pair_begin[id + 1];
+    const uint32_t* tiles = state.chunk_tiles[chunk].data() + (first - state.pair_begin[chunk * kGrain]);
+    for (uint32_t p = first; p < last; p++) f(id, p, *tiles++);
+  }
+}
+
+// Scatters the pairs to their tiles, front to back.
+void bin_pairs(TiledState& state) {
+  const int64_t n_tiles = static_cast<int64_t>(state.tiles_x) * state.tiles_y, n = state.n_visible;
+  const int64_t n_slices = std::max<int64_t>(1, std::min<int64_t>(thread_count(), n / 1024));
+  const int64_t grain = std::max<int64_t>(1, (n + n_slices - 1) / n_slices);
+  uint32_t* counts = state.histogram.reserve(static_cast<size_t>(n_slices * n_tiles));
+  std::memset(counts, 0, static_cast<size_t>(n_slices * n_tiles) * sizeof(uint32_t));
+  parallel_ranges(n, grain, [&](int64_t begin, int64_t end) {
+    uint32_t* mine = counts + begin / grain * n_tiles;
+    each_pair(state, begin, end, [&](uint32_t, uint32_t, uint32_t tile) { mine[tile]++; });
+  });
+  uint32_t* offsets = state.offsets.reserve(static_cast<size_t>(n_tiles + 1));
+  uint32_t total = 0;
+  for (int64_t t = 0; t < n_tiles; t++) {
+    offsets[t] = total;
+    for (int64_t s = 0; s < n_slices; s++) {
+      const uint32_t count = counts[s * n_tiles + t];
+      counts[s * n_tiles + t] = total;
+      total += count;
+    }
+  }
+  offsets[n_tiles] = total;
+  TileEntry* entries = state.entries.reserve(static_cast<size_t>(state.n_pairs));
+  parallel_ranges(n, grain, [&](int64_t begin, int64_t end) {
+    uint32_t* mine = counts + begin / grain * n_tiles;
+    each_pair(state, begin, end, [&](uint32_t id, uint32_t pair, uint32_t tile) { entries[mine[tile]++] = {id, pair}; });
+  });
+}
+
+RasterTileArgs tile_args(const RasterCall<float>& call, TiledState& state, const RasterImages<float>& images) {
+  RasterTileArgs a = {};
+  a.width = call.width, a.height = call.height, a.tiles_x = state.tiles_x;
+  a.splats = state.splats.data(), a.entries = state.entries.data(), a.offsets = state.offsets.data();
+  a.masks = state.masks.reserve(static_cast<size_t>(state.n_pairs));
+  for (int c = 0; c < 3; c++) a.background[c] = call.background[c];
+  a.with_extra = call.with_extra, a.absgrad = call.absgrad;
+  a.rgb = images.rgb, a.alpha = images.alpha, a.depth = images.depth, a.normals = images.normals;
+  a.median = images.median, a.median_id = images.median_id;
+  return a;
+}
+
+PixelSums<float> sum_pairs(const TiledState& state, int64_t i, float* abs_grad) {
+  float sum[kRowFloats] = {};
+  for (uint32_t p = state.pair_begin[static_cast<size_t>(i)]; p < state.pair_begin[static_cast<size_t>(i + 1)]; p++) {
+    if (!state.touched[p]) continue;
+    const float* row = state.rows.data() + static_cast<size_t>(p) * kRowFloats;
+    for (int k = 0; k < kRowFloats; k++) sum[k] += row[k];
+  }
+  PixelSums<float> s;
+  s.moments = {sum[kS], sum[kSu], sum[kSv], sum[kSuu], sum[kSuv], sum[kSvv]};
+  for (int c = 0; c < 3; c++) s.rgb[c] = sum[kRed + c], s.normal[c] = sum[kNormal + c];
+  s.depth = sum[kDepth];
+  abs_grad[0] = sum[kAbsX], abs_grad[1] = sum[kAbsY];
+  return s;
+}
+
+// Adds the gradients of median depth, pixel after pixel, to the depth sums of their Gaussians.
+std::vector<float> median_grads(const RasterCall<float>& call, const RasterImages<float>& images, const float* v_median) {
+  std::vector<float> sums(static_cast<size_t>(call.n), 0.f);
+  for (int64_t p = 0; p < static_cast<int64_t>(call.width) * call.height; p++)
+    if (images.median_id[p] >= 0) sums[static_cast<size_t>(images.median_id[p])] += v_median[p];
+  return sums;
+}
+
+void reduce_to_parameters(const RasterCall<float>& call, const TiledState& state, const RasterImages<float>& images,
+                          const RasterUpstream<float>& upstream, RasterGrads<float>& out) {
+  const int64_t n_chunks = (call.n + kGrain - 1) / kGrain;
+  std::vector<ViewGrad<float>> v_views(out.viewmat ? static_cast<size_t>(n_chunks) : 0, ViewGrad<float>{});
+  std::vector<float> v_median;
+  if (upstream.median) v_median = median_grads(call, images, upstream.median);
+  parallel_ranges(call.n, kGrain, [&](int64_t begin, int64_t end) {
+    ViewGrad<float>* v_view = out.viewmat ? &v_views[static_cast<size_t>(begin / kGrain)] : nullptr;
+    for (int64_t i = begin; i < end; i++) {
+      if (state.pair_begin[static_cast<size_t>(i)] == state.pair_begin[static_cast<size_t>(i + 1)]) {
+        zero_grads(call, out, i);
+        continue;
+      }
+      float abs_grad[2];
+      PixelSums<float> sums = sum_pairs(state, i, abs_grad);
+      if (!v_median.empty()) sums.depth += v_median[static_cast<size_t>(i)];
+      gaussian_backward(call, i, sums, call.absgrad ? abs_grad : nullptr, out, v_view);
+    }
+  });
+  if (!out.viewmat) return;
+  double total[16] = {};
+  for (const ViewGrad<float>& v : v_views)
+    for (int i = 0; i < 3; i++) {
+      total[4 * i + 3] += v.t[i];
+      for (int j = 0; j < 3; j++) total[4 * i + j] += v.R[3 * i + j];
+    }
+  for (int k = 0; k < 16; k++) out.viewmat[k] = static_cast<float>(total[k]);
+}
+
+}  // namespace
+
+std::shared_ptr<TiledState> borrow_state() {
+  static std::mutex* mutex = new std::mutex;
+  static auto* free_states = new std::vector<TiledState*>;
+  TiledState* state = nullptr;
+  {
+    std::lock_guard<std::mutex> lock(*mutex);
+    if (!free_states->empty()) state = free_states->back(), free_states->pop_back();
+  }
+  if (!state) state = new TiledState;
+  return {state, [](TiledState* s) {
+            std::lock_guard<std::mutex> lock(*mutex);
+            if (free_states->size() < 2) free_states->push_back(s);
+            else delete s;
+          }};
+}
+
+void tiled_forward(const RasterCall<float>& call, TiledState& state, const RasterImages<float>& out, float* radii) {
+  Stopwatch watch;
+  state.tiles_x = (call.width + kTileSize - 1) / kTileSize, state.tiles_y = (call.height + kTileSize - 1) / kTileSize;
+  project_all(call, state, radii);
+  watch.lap(0);
+  sort_by_depth(state);
+  watch.lap(1);
+  bin_pairs(state);
+  watch.lap(2);
+  const RasterTileArgs args = tile_args(call, state, out);
+  const Kernels& table = kernels();
+  parallel_for(static_cast<int64_t>(state.tiles_x) * state.tiles_y, [&](int64_t tile) { table.raster_forward_tile(args, tile); });
+  watch.lap(3);
+}
+
+void tiled_backward(const RasterCall<float>& call, TiledState& state, const RasterImages<float>& images,
+                    const RasterUpstream<float>& upstream, RasterGrads<float>& out) {
+  Stopwatch watch;
+  RasterTileArgs args = tile_args(call, state, images);
+  args.v_rgb = upstream.rgb, args.v_alpha = upstream.alpha, args.v_depth = upstream.depth, args.v_normals = upstream.normals;
+  args.rows = state.rows.reserve(static_cast<size_t>(state.n_pairs) * kRowFloats);
+  args.touched = state.touched.reserve(static_cast<size_t>(state.n_pairs));
+  std::memset(args.touched, 0, static_cast<size_t>(state.n_pairs));
+  const Kernels& table = kernels();
+  parallel_for(static_cast<int64_t>(state.tiles_x) * state.tiles_y, [&](int64_t tile) { table.raster_backward_tile(args, tile); });
+  watch.lap(4);
+  reduce_to_parameters(call, state, images, upstream, out);
+  watch.lap(5);
+}
+
+const double* tiled_times() { return times_ms; }
+
+}  // namespace scene3d

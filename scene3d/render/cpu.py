@@ -1,0 +1,180 @@
+"""The native CPU rasterizer behind `rasterize`: float32 tiled and threaded, float64 as plain loops for checking gradients.
+
+A pixel is finished when its transmittance falls below 1e-4; the tiled code decides that for 4x4 pixels together, so a
+finished pixel may take in up to 1e-4 more than the reference does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from scene3d.core.cameras import Cameras
+from scene3d.core.errors import BackendUnavailable
+from scene3d.core.gaussians import Gaussians
+from scene3d.render.types import RasterSettings, RasterStats, Render
+
+try:
+    from scene3d import _cpu
+except ImportError as error:  # the reason is kept for whoever asks
+    _cpu = None
+    _import_error = str(error)
+
+
+def why_unavailable() -> str | None:
+    """None where the native module can be imported."""
+    return None if _cpu is not None else f"the native module is not built ({_import_error})"
+
+
+def rasterize_arrays(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings) -> Render:
+    """Render C views of one size. See `scene3d.render.rasterize.rasterize`."""
+    return _rasterize(gaussians, cameras, settings, cutoff=True)
+
+
+def rasterize_smooth(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings) -> Render:
+    """The same in float64 and without cut-offs, so that finite differences hold. Plain loops: for small scenes."""
+    return _rasterize(gaussians, cameras, settings, cutoff=False)
+
+
+def _rasterize(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings, cutoff: bool) -> Render:
+    if _cpu is None:
+        raise BackendUnavailable("cpu", why_unavailable() or "", "Install scene3d with its native code: pip install .")
+    if gaussians.dtype not in (torch.float32, torch.float64) or not (cutoff or gaussians.dtype == torch.float64):
+        raise TypeError(f"means: expected float32, or float64 for checks, got {gaussians.dtype}. Use .to(torch.float32)")
+    call = _Call(gaussians, cameras, settings, cutoff)
+    images = _Rasterize.apply(call, *(p.contiguous() for p in gaussians.params().values()), cameras.viewmats)
+    rgb, alpha, weighted_depth, median, normals = images
+    depth = None
+    if settings.with_depth:
+        depth = torch.where(alpha > 0, weighted_depth / alpha.clamp_min(torch.finfo(alpha.dtype).tiny), 0.0)
+    stats = RasterStats(call.radii, call.grad2d, call.n_culled_nonfinite)
+    return Render(
+        rgb,
+        alpha,
+        depth,
+        median if settings.with_depth else None,
+        normals if settings.with_normals else None,
+        stats,
+    )
+
+
+class _Call:
+    """What forward and backward of one call share besides tensors that autograd tracks."""
+
+    def __init__(self, gaussians: Gaussians, cameras: Cameras, settings: RasterSettings, cutoff: bool) -> None:
+        n_views, n = len(cameras), len(gaussians)
+        self.cutoff = cutoff
+        self.width, self.height = cameras.width(), cameras.height()
+        self.with_extra = settings.with_depth or settings.with_normals
+        self.degree = gaussians.sh_degree if settings.sh_degree is None else settings.sh_degree
+        viewmats = cameras.viewmats.detach().double().contiguous()
+        Ks = cameras.Ks.detach().double().contiguous()
+        self.views = [
+            _cpu.CallSettings(
+                viewmats[c],
+                Ks[c],
+                self.width,
+                self.height,
+                self.degree,
+                settings.near,
+                settings.far,
+                settings.eps2d,
+                *settings.background,
+                settings.antialiased,
+                self.with_extra,
+                settings.absgrad,
+            )
+            for c in range(n_views)
+        ]
+        self.radii = torch.empty(n_views, n, dtype=gaussians.dtype)
+        self.grad2d = torch.zeros(n_views, n, dtype=gaussians.dtype)
+        self.states: list[Any] = []
+
+    @property
+    def n_culled_nonfinite(self) -> int:
+        """Counted by the caller that needs it: a pass over all parameters is not free."""
+        return 0
+
+
+def _images(call: _Call, dtype: torch.dtype) -> list[Tensor]:
+    shape = (len(call.views), call.height, call.width)
+    widths = (3, 1, 1, 1, 3) if call.with_extra else (3, 1, 0, 0, 0)
+    return [torch.empty(*shape, w, dtype=dtype) for w in widths]
+
+
+def _native(name: str, dtype: torch.dtype) -> Any:
+    return getattr(_cpu, name + ("32" if dtype == torch.float32 else "64"))
+
+
+def _native_images(call: _Call, images: list[Tensor], median_ids: Tensor, c: int) -> Any:
+    rgb, alpha, depth, median, normals = (image[c] for image in images)
+    extra = (depth, normals, median, median_ids[c]) if call.with_extra else (None, None, None, None)
+    return _native("Images", rgb.dtype)(rgb, alpha, *extra)
+
+
+class _Rasterize(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        call: _Call,
+        means: Tensor,
+        quats: Tensor,
+        log_scales: Tensor,
+        opacity_logits: Tensor,
+        sh0: Tensor,
+        shN: Tensor,
+        viewmats: Tensor,
+    ) -> tuple[Tensor, ...]:
+        tensors = (means, quats, log_scales, opacity_logits, sh0, shN)
+        dtype = means.dtype
+        images = _images(call, dtype)
+        median_ids = torch.empty(images[2].shape[:3] if call.with_extra else (len(call.views), 0), dtype=torch.int32)
+        params = _native("Params", dtype)(*(t.detach() for t in tensors))
+        for c, view in enumerate(call.views):
+            native_images = _native_images(call, images, median_ids, c)
+            if dtype == torch.float32:
+                call.states.append(_cpu.tiled_forward(view, params, native_images, call.radii[c]))
+            else:
+                _cpu.plain_forward(view, params, call.cutoff, native_images, call.radii[c])
+        if not any(ctx.needs_input_grad):
+            call.states.clear()
+        ctx.call = call
+        ctx.save_for_backward(*tensors, *images, median_ids)
+        return tuple(images)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *v_images: Tensor) -> tuple[Tensor | None, ...]:
+        call: _Call = ctx.call
+        saved = ctx.saved_tensors
+        tensors, images, median_ids = saved[:6], list(saved[6:11]), saved[11]
+        dtype = tensors[0].dtype
+        params = _native("Params", dtype)(*(t.detach() for t in tensors))
+        wants_views = ctx.needs_input_grad[7]
+        total: list[Tensor | None] = [None] * 6
+        v_viewmats = torch.zeros(len(call.views), 4, 4, dtype=dtype) if wants_views else None
+        v_all = [v.contiguous() for v in v_images]
+        for c, view in enumerate(call.views):
+            grads: list[Tensor | None] = [torch.empty_like(t) for t in tensors]
+            if call.degree == 0:
+                grads[5] = None
+            v_rgb, v_alpha, v_depth, v_median, v_normals = (v[c] for v in v_all)
+            extra = (v_depth, v_normals, v_median) if call.with_extra else (None, None, None)
+            upstream = _native("Upstream", dtype)(v_rgb, v_alpha, *extra)
+            v_viewmat = v_viewmats[c] if v_viewmats is not None else None
+            native_grads = _native("Grads", dtype)(*grads, v_viewmat, call.grad2d[c])
+            native_images = _native_images(call, images, median_ids, c)
+            if dtype == torch.float32:
+                _cpu.tiled_backward(call.states[c], view, params, native_images, upstream, native_grads)
+            else:
+                _cpu.plain_backward(view, params, call.cutoff, native_images, upstream, native_grads)
+            total = grads if c == 0 else [a if b is None else a + b for a, b in zip(total, grads, strict=True)]
+        call.states.clear()
+        return (
+            None,  # call
+            *total,
+            v_viewmats,
+        )
