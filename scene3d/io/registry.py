@@ -1,0 +1,62 @@
+"""Scene formats by suffix: one table of readers, one of writers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from scene3d.core.errors import FormatError, OutputError
+from scene3d.core.scene import Scene
+from scene3d.io.compressed_ply import read_compressed_ply
+from scene3d.io.ply import read_ply, write_ply
+from scene3d.io.splat import read_splat, write_splat
+
+# Longer suffixes first: .compressed.ply is no plain .ply.
+READERS: dict[str, Callable[[Path], Scene]] = {
+    ".compressed.ply": read_compressed_ply,
+    ".ply": read_ply,
+    ".splat": read_splat,
+}
+WRITERS: dict[str, Callable[[Scene, Path], None]] = {
+    ".ply": write_ply,
+    ".splat": write_splat,
+}
+
+
+def read_scene(path: Path) -> Scene:
+    """Read a scene in the format that its suffix names.
+
+    Raises:
+        FormatError: the suffix is unknown or the file does not hold what it promises.
+    """
+    suffix = _suffix(path, READERS)
+    if suffix is None:
+        remedy = f"Scenes can be read from {', '.join(READERS)}."
+        raise FormatError(path, f"unknown scene format {path.suffix!r}", remedy=remedy)
+    return READERS[suffix](path)
+
+
+def write_scene(scene: Scene, path: Path) -> None:
+    """Write a scene in the format that the suffix of `path` names.
+
+    Raises:
+        OutputError: the suffix is unknown or the file cannot be written.
+    """
+    check_scene_suffix(path)
+    suffix = _suffix(path, WRITERS)
+    assert suffix is not None
+    WRITERS[suffix](scene, path)
+
+
+def check_scene_suffix(path: Path) -> None:
+    """Check, before any work is done for it, that write_scene knows the format of `path`.
+
+    Raises:
+        OutputError: it does not.
+    """
+    if _suffix(path, WRITERS) is None or path.name.lower().endswith(".compressed.ply"):
+        raise OutputError(path, f"unknown scene format {path.suffix!r}", f"Choose one of {', '.join(WRITERS)}.")
+
+
+def _suffix(path: Path, table: dict) -> str | None:
+    return next((suffix for suffix in table if path.name.lower().endswith(suffix)), None)
