@@ -153,7 +153,9 @@ def _record_grad2d(means2d: Tensor, grad2d: Tensor, rows: Tensor, absgrad: bool)
         return None
     absolute = torch.zeros_like(means2d, requires_grad=False)
 
-    def write(v_means2d: Tensor) -> None:
+    def write(v_means2d: Tensor | None) -> None:
+        if v_means2d is None:  # The loss does not depend on these images.
+            return
         grad2d[rows] = (absolute if absgrad else v_means2d).norm(dim=1)
         absolute.zero_()
 
@@ -204,7 +206,7 @@ def _blend_pixels(
     # Transmittance falls, so the count of values still at one half or above is the index of the median Gaussian.
     median_index = (transmittances[:, 1:] >= 0.5).sum(dim=1)
     median = torch.cat([splats.depths, splats.depths.new_zeros(1)])[median_index]
-    return weights @ splats.features, 1 - transmittances[:, -1:], median[:, None]
+    return weights @ splats.features, weights.sum(dim=1, keepdim=True), median[:, None]
 
 
 def _transmittances(alphas: Tensor) -> Tensor:  # [P, n] -> [P, n+1]: before the first, ..., after the last
