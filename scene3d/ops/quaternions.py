@@ -20,7 +20,9 @@ def normalize(quats: Tensor) -> Tensor:
     # The largest entry is divided out first, as a constant: squares of 1e-30 or 1e30 leave the range of float32.
     largest = quats.detach().abs().amax(dim=-1, keepdim=True)
     is_zero = largest == 0
-    bounded = quats / torch.where(is_zero, torch.ones_like(largest), largest)
+    bounded = torch.where(
+        is_zero, torch.zeros_like(quats), quats / torch.where(is_zero, torch.ones_like(largest), largest)
+    )
     squares = bounded.square().sum(dim=-1, keepdim=True)
     return bounded / torch.where(is_zero, torch.ones_like(squares), squares).sqrt()
 
