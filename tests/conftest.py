@@ -18,6 +18,8 @@ from scene3d.render.types import RasterSettings, Render
 settings.register_profile("scene3d", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("scene3d")
 
+pytest.register_assert_rewrite("comparison")
+
 CLASSIC = RasterSettings()
 
 
