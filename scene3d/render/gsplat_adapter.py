@@ -14,6 +14,7 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
 from scene3d.ops import covariance
+from scene3d.render import reference
 from scene3d.render.types import RasterSettings, RasterStats, Render
 
 
@@ -37,6 +38,8 @@ def rasterize_arrays(gaussians: Gaussians, cameras: Cameras, settings: RasterSet
     usable = gaussians.is_finite() & (gaussians.quats != 0).any(dim=1)
     rows = torch.nonzero(usable)[:, 0]
     kept = gaussians.select(rows)
+    if len(kept) == 0:  # gsplat does not launch on nothing.
+        return reference.rasterize_arrays(gaussians, cameras, settings)
     images, alpha, radii2d, means2d = _render_colors(kept, cameras, settings)
     background = torch.tensor(settings.background, device=alpha.device)
     stats = _stats(len(gaussians), rows, radii2d, means2d, settings.absgrad)
@@ -96,7 +99,8 @@ def _call(
 
 def _stats(n: int, rows: Tensor, radii2d: Tensor, means2d: Tensor, absgrad: bool) -> RasterStats:
     radii = torch.zeros(len(means2d), n, device=means2d.device)
-    radii[:, rows] = radii2d.to(radii.dtype).amax(dim=2)
+    # gsplat before 1.5 gave one radius, since then one for x and one for y.
+    radii[:, rows] = (radii2d if radii2d.ndim == 2 else radii2d.amax(dim=2)).to(radii.dtype)
     grad2d = torch.zeros_like(radii)
     tensor = weakref.ref(means2d)  # The hook lives on means2d: a plain reference would keep it for ever.
 
