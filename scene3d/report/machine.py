@@ -1,7 +1,8 @@
-"""What a machine has for this program, and what to do about what it lacks. Nothing here raises: a fault is a finding."""
+"""What a machine has for this program, and what to do about what it lacks. Nothing raises: a fault is a finding."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -104,7 +105,7 @@ def _torch() -> Finding:
 def _native() -> list[Finding]:
     remedy = "Install scene3d with its native code: pip install . in the source folder (needs a C++ compiler)"
     try:
-        from scene3d import _cpu
+        _cpu = importlib.import_module("scene3d._cpu")
     except ImportError as error:
         return [Finding("scene3d._cpu", "broken", f"cannot be imported: {error}", remedy)]
     levels = ", ".join(_cpu.simd_levels())
@@ -134,9 +135,8 @@ def _tiny_scene() -> tuple[Gaussians, Cameras]:
     def uniform(*shape: int) -> torch.Tensor:
         return torch.rand(shape, generator=generator) * 2 - 1
 
-    gaussians = Gaussians(
-        uniform(n, 3), uniform(n, 4), uniform(n, 3) - 2, uniform(n), uniform(n, 1, 3), uniform(n, 3, 3)
-    )
+    means, quats, log_scales = uniform(n, 3), uniform(n, 4), uniform(n, 3) - 2
+    gaussians = Gaussians(means, quats, log_scales, uniform(n), uniform(n, 1, 3), uniform(n, 3, 3))
     viewmats = torch.eye(4)[None].clone()
     viewmats[0, 2, 3] = 4.0
     Ks = torch.tensor([[[60.0, 0.0, 24.0], [0.0, 60.0, 16.0], [0.0, 0.0, 1.0]]])
