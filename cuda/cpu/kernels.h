@@ -5,11 +5,24 @@
 namespace scene3d {
 
 struct RasterTileArgs;  // cpu/raster.h
+struct ProjectedRows;
+struct PairRows;
+struct Splat;
+template <class T>
+struct RasterCall;  // cpu/raster_call.h
+template <class T>
+struct RasterGrads;
+template <class T>
+struct ViewGrad;  // math/projection.h
 
 struct Kernels {
   const char* name;
   void (*raster_forward_tile)(const RasterTileArgs& args, int64_t tile);
   void (*raster_backward_tile)(const RasterTileArgs& args, int64_t tile);
+  // Gaussians [begin, end), at most kGrain of them. project_rows writes splats of the visible ones.
+  void (*project_rows)(const RasterCall<float>& call, int64_t begin, int64_t end, Splat* splats, ProjectedRows& out);
+  void (*gradient_rows)(const RasterCall<float>& call, const PairRows& pairs, int64_t begin, int64_t end,
+                        const RasterGrads<float>& out, ViewGrad<float>* v_view);
 };
 
 const Kernels& scalar_kernels();

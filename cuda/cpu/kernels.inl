@@ -2,6 +2,8 @@
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 
+#include "cpu/raster_call.h"
+#include "cpu/gaussian_rows.inl"
 #include "cpu/raster_tiles.inl"
 
 #define S3D_STRING_(x) #x
@@ -12,7 +14,7 @@
 namespace scene3d {
 
 const Kernels& S3D_JOIN(S3D_NS, _kernels)() {
-  static constexpr Kernels table = {S3D_STRING(S3D_NS), S3D_NS::raster_forward_tile, S3D_NS::raster_backward_tile};
+  static constexpr Kernels table = {S3D_STRING(S3D_NS), S3D_NS::raster_forward_tile, S3D_NS::raster_backward_tile, S3D_NS::project_rows, S3D_NS::gradient_rows};
   return table;
 }
 

@@ -50,4 +50,20 @@ struct RasterTileArgs {
   uint8_t* touched;  // [n_pairs]
 };
 
+// Gaussians per task of projection and reduction.
+constexpr int kGrain = 1024;
+
+// Ellipses of one task, by position in it; extents are 0 for those not seen.
+struct ProjectedRows {
+  float x[kGrain], y[kGrain], half_x[kGrain], half_y[kGrain], cov[3][kGrain], det[kGrain];
+};
+
+// What the backward pass of the tiles left.
+struct PairRows {
+  const uint32_t* begin;   // [N + 1]: rows of Gaussian i are [begin[i], begin[i+1])
+  const float* rows;       // [n_pairs, kRowFloats]
+  const uint8_t* touched;  // [n_pairs]: 0 = row not written, stands for zeros
+  const float* v_median;   // [N], gradient of median depth, or null
+};
+
 }  // namespace scene3d

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "cpu/gaussian_backward.h"
+#include "math/gaussian_vjp.h"
 
 namespace scene3d {
 namespace {
@@ -21,7 +21,7 @@ std::vector<Visible<T>> visible_by_depth(const RasterCall<T>& call, bool cutoff)
   for (int64_t i = 0; i < call.n; i++) {
     Visible<T> v;
     v.id = i;
-    if (!project(call.view, call.row(i), v.ellipse, cutoff ? T(kMinAlpha) : T(0))) continue;
+    if (!project(call.view, call.row(i), cutoff ? T(kMinAlpha) : T(0), call.with_extra, v.ellipse)) continue;
     T d[3];
     view_direction(call.means + 3 * i, call.view.center, d);
     sh_color(call.sh_degree, d, call.sh0 + 3 * i, call.shN + call.shN_stride * i, v.rgb);
@@ -96,6 +96,24 @@ void blend_pixel_backward(const RasterCall<T>& call, const std::vector<Visible<T
   }
 }
 
+void zero_grads(const RasterCall<double>& call, RasterGrads<double>& out) {
+  const auto zero = [](double* p, int64_t n) {
+    if (p) std::fill(p, p + n, 0.0);
+  };
+  zero(out.means, 3 * call.n), zero(out.quats, 4 * call.n), zero(out.log_scales, 3 * call.n);
+  zero(out.opacity_logits, call.n), zero(out.sh0, 3 * call.n), zero(out.shN, call.shN_stride * call.n);
+  zero(out.grad2d, call.n);
+}
+
+void write_grads(const RasterCall<double>& call, int64_t i, const GaussianGrads<double>& v, RasterGrads<double>& out) {
+  for (int k = 0; k < 3; k++) out.means[3 * i + k] = v.row.mean[k], out.log_scales[3 * i + k] = v.row.log_scale[k];
+  for (int k = 0; k < 4; k++) out.quats[4 * i + k] = v.row.quat[k];
+  for (int k = 0; k < 3; k++) out.sh0[3 * i + k] = v.sh0[k];
+  for (int k = 0; out.shN && k < 3 * (sh_count(call.sh_degree) - 1); k++) out.shN[call.shN_stride * i + k] = v.shN[k];
+  out.opacity_logits[i] = v.row.opacity_logit;
+  out.grad2d[i] = v.screen;
+}
+
 }  // namespace
 
 void plain_forward(const RasterCall<double>& call, bool cutoff, const RasterImages<double>& out, double* radii) {
@@ -114,12 +132,15 @@ void plain_backward(const RasterCall<double>& call, bool cutoff, const RasterIma
     blend_pixel_backward(call, visible, cutoff, p, images, upstream, sums);
     if (upstream.median && images.median_id[p] >= 0) v_median[static_cast<size_t>(images.median_id[p])] += upstream.median[p];
   }
-  for (int64_t i = 0; i < call.n; i++) zero_grads(call, out, i);
+  zero_grads(call, out);
   ViewGrad<double> v_view = {};
   for (size_t k = 0; k < visible.size(); k++) {
-    sums[k].depth += v_median[static_cast<size_t>(visible[k].id)];
-    gaussian_backward(call, visible[k].id, sums[k], static_cast<const double*>(nullptr), out,
-                      out.viewmat ? &v_view : nullptr);
+    const int64_t i = visible[k].id;
+    sums[k].depth += v_median[static_cast<size_t>(i)];
+    GaussianGrads<double> v;
+    gaussian_vjp(call.view, call.sh_degree, call.row(i), call.sh0 + 3 * i, call.shN + call.shN_stride * i, sums[k],
+                 call.with_extra, v, out.viewmat ? &v_view : nullptr);
+    write_grads(call, i, v, out);
   }
   if (!out.viewmat) return;
   std::fill(out.viewmat, out.viewmat + 16, 0.0);

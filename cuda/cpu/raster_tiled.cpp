@@ -6,15 +6,12 @@
 #include <mutex>
 #include <stdexcept>
 
-#include "cpu/gaussian_backward.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 
 namespace scene3d {
 namespace {
 
-// Gaussians per task of projection and reduction.
-constexpr int64_t kGrain = 1024;
 constexpr int kRadixBits = 11, kBins = 1 << kRadixBits;
 // An ellipse is widened by this many pixels when its tiles are listed: rounding must not lose a contribution.
 constexpr float kSlack = 0.01f;
@@ -33,63 +30,65 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-// Range of pixels whose centres a row of tiles covers, and of tiles an interval of x reaches.
-int first_tile(float low) { return static_cast<int>(std::ceil((low - kSlack - (kTileSize - 0.5f)) / kTileSize)); }
-int last_tile(float high) { return static_cast<int>(std::floor((high + kSlack - 0.5f) / kTileSize)); }
+// floor() without the library call that it is on the baseline instruction set.
+int floor_int(float x) {
+  const int whole = static_cast<int>(x);
+  return whole - (static_cast<float>(whole) > x);
+}
+
+// First and last tile with a pixel centre beyond `low`, before `high`.
+int first_tile(float low) { return -floor_int((kTileSize - 0.5f + kSlack - low) * (1.f / kTileSize)); }
+int last_tile(float high) { return floor_int((high + kSlack - 0.5f) * (1.f / kTileSize)); }
 
 // Clamps before the conversion to int: far-away ellipses are beyond its range.
 float clamp_pixel(float x) { return std::min(std::max(x, -1e6f), 1e6f); }
 
-// Appends the tiles that the alpha = 1/255 ellipse reaches, row by row; gives their number.
-int64_t list_tiles(const Ellipse<float>& e, int tiles_x, int tiles_y, Buffer<uint32_t>& list, int64_t used) {
-  const int y0 = std::max(0, first_tile(clamp_pixel(e.y - e.half_y)));
-  const int y1 = std::min(tiles_y - 1, last_tile(clamp_pixel(e.y + e.half_y)));
-  if (y0 > y1) return 0;
-  uint32_t* tiles = list.extend(static_cast<size_t>(used + static_cast<int64_t>(y1 - y0 + 1) * tiles_x), static_cast<size_t>(used));
+// Appends the tiles that the alpha = 1/255 ellipse of row i reaches, row by row; gives their number.
+int64_t list_tiles(const ProjectedRows& e, int64_t i, int tiles_x, int tiles_y, Buffer<uint32_t>& list, int64_t used) {
+  const float y = e.y[i], x = e.x[i], half_x = e.half_x[i], half_y = e.half_y[i];
+  const int y0 = std::max(0, first_tile(clamp_pixel(y - half_y)));
+  const int y1 = std::min(tiles_y - 1, last_tile(clamp_pixel(y + half_y)));
+  int x0 = std::max(0, first_tile(clamp_pixel(x - half_x))), x1 = std::min(tiles_x - 1, last_tile(clamp_pixel(x + half_x)));
+  if (y0 > y1 || x0 > x1) return 0;
+  uint32_t* tiles = list.extend(static_cast<size_t>(used + static_cast<int64_t>(y1 - y0 + 1) * (x1 - x0 + 1)), static_cast<size_t>(used));
   const int64_t before = used;
+  if (y0 == y1 || x0 == x1) {  // a single row or column is reached throughout, or nearly
+    for (int ty = y0; ty <= y1; ty++)
+      for (int tx = x0; tx <= x1; tx++) tiles[used++] = static_cast<uint32_t>(ty * tiles_x + tx);
+    return used - before;
+  }
   // At height dy the ellipse spans dy * slope +- sqrt(spread * (1 - dy^2 / half_y^2)); it is widest at +-dy_widest.
-  const float slope = e.cov[1] / e.cov[2], dy_widest = e.half_y * e.cov[1] / std::sqrt(e.cov[0] * e.cov[2]);
-  const float spread = e.det / e.cov[2] * (e.half_y * e.half_y / e.cov[2]), inv = 1.f / (e.half_y * e.half_y);
+  const float slope = e.cov[1][i] / e.cov[2][i], dy_widest = half_y * e.cov[1][i] / std::sqrt(e.cov[0][i] * e.cov[2][i]);
+  const float inv = 1.f / (half_y * half_y), spread = e.det[i] / e.cov[2][i] * (half_y * half_y / e.cov[2][i]);
   const auto root = [&](float dy) { return std::sqrt(std::max(0.f, spread * (1.f - dy * dy * inv))); };
   for (int ty = y0; ty <= y1; ty++) {
-    const float low = std::max(ty * kTileSize + 0.5f - kSlack - e.y, -e.half_y);
-    const float high = std::min(ty * kTileSize + kTileSize - 0.5f + kSlack - e.y, e.half_y);
+    const float low = std::max(ty * kTileSize + 0.5f - kSlack - y, -half_y);
+    const float high = std::min(ty * kTileSize + kTileSize - 0.5f + kSlack - y, half_y);
     if (low > high) continue;
     const float root_low = root(low), root_high = root(high);
     const bool widest_right = dy_widest >= low && dy_widest <= high, widest_left = -dy_widest >= low && -dy_widest <= high;
-    const float right = widest_right ? e.half_x : std::max(slope * low + root_low, slope * high + root_high);
-    const float left = widest_left ? -e.half_x : std::min(slope * low - root_low, slope * high - root_high);
-    const int x0 = std::max(0, first_tile(clamp_pixel(e.x + left))), x1 = std::min(tiles_x - 1, last_tile(clamp_pixel(e.x + right)));
-    for (int tx = x0; tx <= x1; tx++) tiles[used++] = static_cast<uint32_t>(ty * tiles_x + tx);
+    const float right = widest_right ? half_x : std::max(slope * low + root_low, slope * high + root_high);
+    const float left = widest_left ? -half_x : std::min(slope * low - root_low, slope * high - root_high);
+    const int first = std::max(x0, first_tile(clamp_pixel(x + left))), last = std::min(x1, last_tile(clamp_pixel(x + right)));
+    for (int tx = first; tx <= last; tx++) tiles[used++] = static_cast<uint32_t>(ty * tiles_x + tx);
   }
   return used - before;
-}
-
-void fill_splat(const RasterCall<float>& call, int64_t i, const Ellipse<float>& e, Splat& s) {
-  s.x = e.x, s.y = e.y, s.l11 = e.l11, s.l21 = e.l21, s.l22 = e.l22;
-  s.log2_opacity = std::log2(e.opacity), s.opacity = e.opacity, s.depth = e.depth;
-  s.slope_x = e.cov[1] / e.cov[0], s.slope_y = e.cov[1] / e.cov[2];
-  for (int k = 0; k < 3; k++) s.normal[k] = e.normal[k];
-  float d[3];
-  view_direction(call.means + 3 * i, call.view.center, d);
-  sh_color(call.sh_degree, d, call.sh0 + 3 * i, call.shN + call.shN_stride * i, s.rgb);
 }
 
 // Projects Gaussians [begin, end): splats, counts of tiles (into pair_begin[i + 1]) and the tiles; gives the number visible.
 int64_t project_chunk(const RasterCall<float>& call, TiledState& state, int64_t begin, int64_t end, float* radii) {
   Buffer<uint32_t>& tiles = state.chunk_tiles[static_cast<size_t>(begin / kGrain)];
+  ProjectedRows rows;
+  kernels().project_rows(call, begin, end, state.splats.data(), rows);
   int64_t used = 0, n_visible = 0;
   for (int64_t i = begin; i < end; i++) {
-    Ellipse<float> e;
-    int64_t count = 0;
-    if (project(call.view, call.row(i), e, static_cast<float>(kMinAlpha)))
-      count = list_tiles(e, state.tiles_x, state.tiles_y, tiles, used);
+    const int64_t at = i - begin;
+    const bool seen = rows.half_x[at] > 0.f;
+    const int64_t count = seen ? list_tiles(rows, at, state.tiles_x, state.tiles_y, tiles, used) : 0;
     state.pair_begin[static_cast<size_t>(i + 1)] = static_cast<uint32_t>(count);
-    radii[i] = count ? std::max(e.half_x, e.half_y) : 0.f;
-    if (!count) continue;
+    radii[i] = count ? std::max(rows.half_x[at], rows.half_y[at]) : 0.f;
     used += count;
-    n_visible++;
-    fill_splat(call, i, e, state.splats[static_cast<size_t>(i)]);
+    n_visible += count > 0;
   }
   return n_visible;
 }
@@ -219,21 +218,6 @@ RasterTileArgs tile_args(const RasterCall<float>& call, TiledState& state, const
   return a;
 }
 
-PixelSums<float> sum_pairs(const TiledState& state, int64_t i, float* abs_grad) {
-  float sum[kRowFloats] = {};
-  for (uint32_t p = state.pair_begin[static_cast<size_t>(i)]; p < state.pair_begin[static_cast<size_t>(i + 1)]; p++) {
-    if (!state.touched[p]) continue;
-    const float* row = state.rows.data() + static_cast<size_t>(p) * kRowFloats;
-    for (int k = 0; k < kRowFloats; k++) sum[k] += row[k];
-  }
-  PixelSums<float> s;
-  s.moments = {sum[kS], sum[kSu], sum[kSv], sum[kSuu], sum[kSuv], sum[kSvv]};
-  for (int c = 0; c < 3; c++) s.rgb[c] = sum[kRed + c], s.normal[c] = sum[kNormal + c];
-  s.depth = sum[kDepth];
-  abs_grad[0] = sum[kAbsX], abs_grad[1] = sum[kAbsY];
-  return s;
-}
-
 // Adds the gradients of median depth, pixel after pixel, to the depth sums of their Gaussians.
 std::vector<float> median_grads(const RasterCall<float>& call, const RasterImages<float>& images, const float* v_median) {
   std::vector<float> sums(static_cast<size_t>(call.n), 0.f);
@@ -248,18 +232,11 @@ void reduce_to_parameters(const RasterCall<float>& call, const TiledState& state
   std::vector<ViewGrad<float>> v_views(out.viewmat ? static_cast<size_t>(n_chunks) : 0, ViewGrad<float>{});
   std::vector<float> v_median;
   if (upstream.median) v_median = median_grads(call, images, upstream.median);
+  const PairRows pairs = {state.pair_begin.data(), state.rows.data(), state.touched.data(),
+                          v_median.empty() ? nullptr : v_median.data()};
+  const Kernels& table = kernels();
   parallel_ranges(call.n, kGrain, [&](int64_t begin, int64_t end) {
-    ViewGrad<float>* v_view = out.viewmat ? &v_views[static_cast<size_t>(begin / kGrain)] : nullptr;
-    for (int64_t i = begin; i < end; i++) {
-      if (state.pair_begin[static_cast<size_t>(i)] == state.pair_begin[static_cast<size_t>(i + 1)]) {
-        zero_grads(call, out, i);
-        continue;
-      }
-      float abs_grad[2];
-      PixelSums<float> sums = sum_pairs(state, i, abs_grad);
-      if (!v_median.empty()) sums.depth += v_median[static_cast<size_t>(i)];
-      gaussian_backward(call, i, sums, call.absgrad ? abs_grad : nullptr, out, v_view);
-    }
+    table.gradient_rows(call, pairs, begin, end, out, out.viewmat ? &v_views[static_cast<size_t>(begin / kGrain)] : nullptr);
   });
   if (!out.viewmat) return;
   double total[16] = {};

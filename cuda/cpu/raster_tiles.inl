@@ -7,54 +7,13 @@
 // with the blocks' state in the first-level cache: the sums over a splat's blocks then stay in registers and are
 // reduced across lanes once per (splat, tile), not once per (splat, block).
 #include "cpu/raster.h"
+#include "cpu/simd_math.h"
 #include "math/constants.h"
 
 namespace scene3d {
 namespace S3D_NS {
 
 constexpr int kChunk = 256;
-
-// 2^x for x in about [-126, 1]: exponent through the float's bits, fraction in [-1/2, 1/2] by a minimax polynomial
-// of degree 5 (relative error 2e-7).
-S3D_INLINE f32x16 exp2_fast(f32x16 x) {
-#if S3D_LEVEL == 2
-  const __m512 whole = _mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const f32x16 f = _mm512_sub_ps(x.v, whole);
-#else
-  const f32x16 magic = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
-  const f32x16 shifted = x + magic;
-  const f32x16 f = x - (shifted - magic);
-#endif
-  f32x16 p = fma(f32x16(0.00133336f), f, 0.00961813f);
-  p = fma(p, f, 0.05550411f);
-  p = fma(p, f, 0.24022651f);
-  p = fma(p, f, 0.69314718f);
-  p = fma(p, f, 1.0f);
-#if S3D_LEVEL == 2
-  return _mm512_scalef_ps(p.v, whole);
-#elif S3D_LEVEL == 1
-  f32x16 r;
-  for (int i = 0; i < 2; i++)
-    r.v[i] = _mm256_castsi256_ps(
-        _mm256_add_epi32(_mm256_castps_si256(p.v[i]), _mm256_slli_epi32(_mm256_castps_si256(shifted.v[i]), 23)));
-  return r;
-#elif S3D_LEVEL == 3
-  f32x16 r;
-  for (int i = 0; i < 4; i++)
-    r.v[i] = vreinterpretq_f32_s32(
-        vaddq_s32(vreinterpretq_s32_f32(p.v[i]), vshlq_n_s32(vreinterpretq_s32_f32(shifted.v[i]), 23)));
-  return r;
-#else
-  f32x16 r;
-  for (int i = 0; i < 16; i++) {
-    uint32_t a, b;
-    std::memcpy(&a, &p.v[i], 4), std::memcpy(&b, &shifted.v[i], 4);
-    a += b << 23;
-    std::memcpy(&r.v[i], &a, 4);
-  }
-  return r;
-#endif
-}
 
 // Lane i of the result is the sum of the lanes of v[i]; v has n rows, the other lanes are 0.
 template <int n>

@@ -44,6 +44,13 @@ struct f32x16 {
 
 S3D_INLINE f32x16 load(const float* p) { return _mm512_loadu_ps(p); }
 S3D_INLINE void store(float* p, f32x16 a) { _mm512_storeu_ps(p, a.v); }
+// The first n lanes, 0 <= n <= 16; the rest of the memory is not touched, the rest of the lanes is 0.
+S3D_INLINE f32x16 load_first(const float* p, int n) {
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+}
+S3D_INLINE void store_first(float* p, f32x16 a, int n) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), a.v);
+}
 S3D_INLINE f32x16 operator+(f32x16 a, f32x16 b) { return _mm512_add_ps(a.v, b.v); }
 S3D_INLINE f32x16 operator-(f32x16 a, f32x16 b) { return _mm512_sub_ps(a.v, b.v); }
 S3D_INLINE f32x16 operator*(f32x16 a, f32x16 b) { return _mm512_mul_ps(a.v, b.v); }
@@ -67,6 +74,39 @@ S3D_INLINE f32x16 reciprocal(f32x16 a) {
   __m512 r = _mm512_rcp14_ps(a.v);
   return _mm512_mul_ps(r, _mm512_fnmadd_ps(a.v, r, _mm512_set1_ps(2.f)));
 }
+// Lane i takes lane i - 1, lane 0 becomes 0.
+S3D_INLINE f32x16 shift_up(f32x16 a) {
+  return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(a.v), _mm512_setzero_si512(), 15));
+}
+// Lane i takes lane i + 1, lane 15 becomes 0.
+S3D_INLINE f32x16 shift_down(f32x16 a) {
+  return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_setzero_si512(), _mm512_castps_si512(a.v), 1));
+}
+// Lane j of row i and lane i of row j change places.
+S3D_INLINE void transpose(f32x16 (&r)[16]) {
+  __m512 a[16], b[16];
+  for (int i = 0; i < 16; i += 2) {
+    a[i] = _mm512_unpacklo_ps(r[i].v, r[i + 1].v);
+    a[i + 1] = _mm512_unpackhi_ps(r[i].v, r[i + 1].v);
+  }
+  // b[4g + c]: in each 128-bit quarter q, column 4q + c of rows 4g .. 4g + 3.
+  for (int g = 0; g < 16; g += 4) {
+    for (int h = 0; h < 2; h++) {
+      const __m512d low = _mm512_castps_pd(a[g + h]), high = _mm512_castps_pd(a[g + 2 + h]);
+      b[g + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+      b[g + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+    }
+  }
+  for (int c = 0; c < 4; c++) {
+    const __m512 even01 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0x88), odd01 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0xdd);
+    const __m512 even23 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0x88);
+    const __m512 odd23 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0xdd);
+    r[c].v = _mm512_shuffle_f32x4(even01, even23, 0x88);
+    r[8 + c].v = _mm512_shuffle_f32x4(even01, even23, 0xdd);
+    r[4 + c].v = _mm512_shuffle_f32x4(odd01, odd23, 0x88);
+    r[12 + c].v = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
+  }
+}
 
 #elif S3D_LEVEL == 1
 
@@ -84,6 +124,16 @@ S3D_INLINE f32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_load
 S3D_INLINE void store(float* p, f32x16 a) {
   _mm256_storeu_ps(p, a.v[0]);
   _mm256_storeu_ps(p + 8, a.v[1]);
+}
+S3D_INLINE f32x16 load_first(const float* p, int n) {
+  float lanes[16] = {};
+  std::memcpy(lanes, p, sizeof(float) * n);
+  return load(lanes);
+}
+S3D_INLINE void store_first(float* p, f32x16 a, int n) {
+  float lanes[16];
+  store(lanes, a);
+  std::memcpy(p, lanes, sizeof(float) * n);
 }
 #define S3D_BINARY(name, op) \
   S3D_INLINE f32x16 name(f32x16 a, f32x16 b) { return {op(a.v[0], b.v[0]), op(a.v[1], b.v[1])}; }
@@ -122,6 +172,45 @@ S3D_INLINE f32x16 select(mask16 m, f32x16 a, f32x16 b) {
   return {_mm256_blendv_ps(b.v[0], a.v[0], m.m[0]), _mm256_blendv_ps(b.v[1], a.v[1], m.m[1])};
 }
 S3D_INLINE f32x16 reciprocal(f32x16 a) { return f32x16(1.f) / a; }
+S3D_INLINE f32x16 shift_up(f32x16 a) {
+  const __m256i up = _mm256_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6);
+  const __m256 low = _mm256_permutevar8x32_ps(a.v[0], up), high = _mm256_permutevar8x32_ps(a.v[1], up);
+  return {_mm256_blend_ps(low, _mm256_setzero_ps(), 1), _mm256_blend_ps(high, low, 1)};
+}
+S3D_INLINE f32x16 shift_down(f32x16 a) {
+  const __m256i down = _mm256_setr_epi32(1, 2, 3, 4, 5, 6, 7, 0);
+  const __m256 low = _mm256_permutevar8x32_ps(a.v[0], down), high = _mm256_permutevar8x32_ps(a.v[1], down);
+  return {_mm256_blend_ps(low, high, 128), _mm256_blend_ps(high, _mm256_setzero_ps(), 128)};
+}
+S3D_INLINE void transpose8(__m256 (&r)[8]) {
+  __m256 a[8], b[8];
+  for (int i = 0; i < 8; i += 2) {
+    a[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    a[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int g = 0; g < 8; g += 4) {
+    for (int h = 0; h < 2; h++) {
+      b[g + 2 * h] = _mm256_shuffle_ps(a[g + h], a[g + 2 + h], 0x44);
+      b[g + 2 * h + 1] = _mm256_shuffle_ps(a[g + h], a[g + 2 + h], 0xee);
+    }
+  }
+  for (int c = 0; c < 4; c++) {
+    r[c] = _mm256_permute2f128_ps(b[c], b[4 + c], 0x20);
+    r[4 + c] = _mm256_permute2f128_ps(b[c], b[4 + c], 0x31);
+  }
+}
+S3D_INLINE void transpose(f32x16 (&r)[16]) {
+  __m256 block[2][2][8];
+  for (int i = 0; i < 2; i++) {
+    for (int j = 0; j < 2; j++) {
+      for (int k = 0; k < 8; k++) block[i][j][k] = r[8 * i + k].v[j];
+      transpose8(block[i][j]);
+    }
+  }
+  for (int i = 0; i < 2; i++)
+    for (int j = 0; j < 2; j++)
+      for (int k = 0; k < 8; k++) r[8 * i + k].v[j] = block[j][i][k];
+}
 
 #elif S3D_LEVEL == 3
 
@@ -166,6 +255,36 @@ S3D_INLINE f32x16 keep(mask16 m, f32x16 a) {
 }
 S3D_INLINE f32x16 select(mask16 m, f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = vbslq_f32(m.m[i], a.v[i], b.v[i])) }
 S3D_INLINE f32x16 reciprocal(f32x16 a) { return f32x16(1.f) / a; }
+S3D_INLINE f32x16 load_first(const float* p, int n) {
+  float lanes[16] = {};
+  std::memcpy(lanes, p, sizeof(float) * n);
+  return load(lanes);
+}
+S3D_INLINE void store_first(float* p, f32x16 a, int n) {
+  float lanes[16];
+  store(lanes, a);
+  std::memcpy(p, lanes, sizeof(float) * n);
+}
+S3D_INLINE f32x16 shift_up(f32x16 a) {
+  S3D_EACH(f32x16, r.v[i] = vextq_f32(i ? a.v[i ? i - 1 : 0] : vdupq_n_f32(0.f), a.v[i], 3))
+}
+S3D_INLINE f32x16 shift_down(f32x16 a) {
+  S3D_EACH(f32x16, r.v[i] = vextq_f32(a.v[i], i < 3 ? a.v[i < 3 ? i + 1 : 3] : vdupq_n_f32(0.f), 1))
+}
+S3D_INLINE void transpose(f32x16 (&r)[16]) {
+  f32x16 result[16];
+  for (int i = 0; i < 4; i++) {
+    for (int j = 0; j < 4; j++) {
+      const float32x4x2_t a = vtrnq_f32(r[4 * i].v[j], r[4 * i + 1].v[j]);
+      const float32x4x2_t b = vtrnq_f32(r[4 * i + 2].v[j], r[4 * i + 3].v[j]);
+      result[4 * j].v[i] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));
+      result[4 * j + 1].v[i] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
+      result[4 * j + 2].v[i] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
+      result[4 * j + 3].v[i] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
+    }
+  }
+  for (int i = 0; i < 16; i++) r[i] = result[i];
+}
 #undef S3D_EACH
 
 #else
@@ -210,6 +329,21 @@ S3D_INLINE uint32_t bits(mask16 a) {
 S3D_INLINE f32x16 keep(mask16 m, f32x16 a) { S3D_EACH(f32x16, r.v[i] = m.m[i] ? a.v[i] : 0.f) }
 S3D_INLINE f32x16 select(mask16 m, f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = m.m[i] ? a.v[i] : b.v[i]) }
 S3D_INLINE f32x16 reciprocal(f32x16 a) { return f32x16(1.f) / a; }
+S3D_INLINE f32x16 load_first(const float* p, int n) { S3D_EACH(f32x16, r.v[i] = i < n ? p[i] : 0.f) }
+S3D_INLINE void store_first(float* p, f32x16 a, int n) {
+  for (int i = 0; i < n; i++) p[i] = a.v[i];
+}
+S3D_INLINE f32x16 shift_up(f32x16 a) { S3D_EACH(f32x16, r.v[i] = i > 0 ? a.v[i - 1] : 0.f) }
+S3D_INLINE f32x16 shift_down(f32x16 a) { S3D_EACH(f32x16, r.v[i] = i < 15 ? a.v[i + 1] : 0.f) }
+S3D_INLINE void transpose(f32x16 (&r)[16]) {
+  for (int i = 0; i < 16; i++) {
+    for (int j = 0; j < i; j++) {
+      const float kept = r[i].v[j];
+      r[i].v[j] = r[j].v[i];
+      r[j].v[i] = kept;
+    }
+  }
+}
 #undef S3D_EACH
 
 #endif

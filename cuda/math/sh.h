@@ -54,13 +54,13 @@ S3D_HD void sh_basis_vjp(int degree, const T* d, const T* v, T* v_d) {
 }
 
 // Unit direction from the camera to the Gaussian and the distance.
-template <class T>
-S3D_HD T view_direction(const T* mean, const T* center, T* d) {
+template <class T, class S>
+S3D_HD T view_direction(const T* mean, const S* center, T* d) {
   T sum = 0;
-  for (int i = 0; i < 3; i++) d[i] = mean[i] - center[i], sum += d[i] * d[i];
-  const T length = std::sqrt(sum);
-  const T inv = length > T(0) ? T(1) / length : T(0);
-  for (int i = 0; i < 3; i++) d[i] *= inv;
+  for (int i = 0; i < 3; i++) d[i] = mean[i] - T(center[i]), sum += d[i] * d[i];
+  const T length = sqrt(sum);
+  const T inv = choose(T(0) < length, T(1) / length, T(0));
+  for (int i = 0; i < 3; i++) d[i] = d[i] * inv;
   return length;
 }
 
@@ -73,7 +73,7 @@ S3D_HD void sh_color(int degree, const T* d, const T* sh0, const T* shN, T* rgb)
   const int n = sh_count(degree);
   for (int k = 1; k < n; k++)
     for (int c = 0; c < 3; c++) rgb[c] += Y[k] * shN[3 * (k - 1) + c];
-  for (int c = 0; c < 3; c++) rgb[c] = rgb[c] > T(0) ? rgb[c] : T(0);
+  for (int c = 0; c < 3; c++) rgb[c] = choose(T(0) < rgb[c], rgb[c], T(0));
 }
 
 // v_rgb is zero already where the colour was clamped. Writes v_sh0 and v_shN[: n-1], adds to v_d (by the unit direction).

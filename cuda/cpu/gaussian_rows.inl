@@ -1,0 +1,153 @@
+// Per-Gaussian work of the rasterizer, sixteen Gaussians at a time: projection with colour, and the way back from the
+// pairs' rows of sums to the parameters' gradients.
+#include "cpu/raster.h"
+#include "cpu/simd_math.h"
+#include "math/gaussian_vjp.h"
+
+namespace scene3d {
+namespace S3D_NS {
+
+using Lanes = f32x16;
+
+template <bool full>
+S3D_INLINE GaussianRow<Lanes> load_gaussians(const RasterCall<float>& call, int64_t i, int n) {
+  GaussianRow<Lanes> g;
+  load_rows<3, full>(call.means + 3 * i, 3, n, g.mean);
+  load_rows<4, full>(call.quats + 4 * i, 4, n, g.quat);
+  load_rows<3, full>(call.log_scales + 3 * i, 3, n, g.log_scale);
+  g.opacity_logit = load_first(call.opacity_logits + i, n);
+  return g;
+}
+
+template <bool full>
+S3D_INLINE void load_sh(const RasterCall<float>& call, int64_t i, int n, Lanes* sh0, Lanes* shN) {
+  load_rows<3, full>(call.sh0 + 3 * i, 3, n, sh0);
+  const float* base = call.shN + call.shN_stride * i;
+  if (call.sh_degree == 1) load_rows<9, full>(base, call.shN_stride, n, shN);
+  if (call.sh_degree == 2) load_rows<24, full>(base, call.shN_stride, n, shN);
+  if (call.sh_degree == 3) load_rows<45, full>(base, call.shN_stride, n, shN);
+}
+
+S3D_INLINE mask16 first_lanes(int n) { return lane_index() < f32x16(static_cast<float>(n)); }
+
+// Projects Gaussians [begin, begin + n), n <= 16.
+template <bool full>
+S3D_INLINE void project_sixteen(const RasterCall<float>& call, int64_t begin, int n, Splat* splats, ProjectedRows& out, int at) {
+  const GaussianRow<Lanes> g = load_gaussians<full>(call, begin, n);
+  Ellipse<Lanes> e;
+  const mask16 visible = project(call.view, g, static_cast<float>(kMinAlpha), call.with_extra, e) & first_lanes(n);
+  store(out.x + at, e.x), store(out.y + at, e.y);
+  store(out.half_x + at, keep(visible, e.half_x)), store(out.half_y + at, keep(visible, e.half_y));
+  for (int k = 0; k < 3; k++) store(out.cov[k] + at, e.cov[k]);
+  store(out.det + at, e.det);
+  if (!any(visible)) return;
+  Lanes sh0[3], shN[45], d[3], rgb[3];
+  load_sh<full>(call, begin, n, sh0, shN);
+  view_direction(g.mean, call.view.center, d);
+  sh_color(call.sh_degree, d, sh0, shN, rgb);
+  const Lanes record[16] = {e.x,     e.y,     e.l11,   e.l21,
+                            e.l22,   log2(e.opacity), rgb[0],  rgb[1],
+                            rgb[2],  e.depth, e.cov[1] / e.cov[0], e.cov[1] / e.cov[2],
+                            e.normal[0], e.normal[1], e.normal[2], e.opacity};
+  store_rows<16, full>(reinterpret_cast<float*>(splats + begin), 16, n, record);
+}
+
+static void project_rows(const RasterCall<float>& call, int64_t begin, int64_t end, Splat* splats, ProjectedRows& out) {
+  int64_t i = begin;
+  for (; i + 16 <= end; i += 16) project_sixteen<true>(call, i, 16, splats, out, static_cast<int>(i - begin));
+  if (i < end) project_sixteen<false>(call, i, static_cast<int>(end - i), splats, out, static_cast<int>(i - begin));
+}
+
+// Sums of the rows of 16 Gaussians, one vector a slot.
+template <bool full>
+S3D_INLINE void sum_pairs(const PairRows& pairs, int64_t begin, int n, Lanes* sums) {
+  for (int i = 0; i < 16; i++) {
+    f32x16 sum = 0.f;
+    if (full || i < n)
+      for (uint32_t p = pairs.begin[begin + i]; p < pairs.begin[begin + i + 1]; p++)
+        if (pairs.touched[p]) sum = sum + load(pairs.rows + static_cast<int64_t>(p) * kRowFloats);
+    sums[i] = sum;
+  }
+  f32x16(&block)[16] = *reinterpret_cast<f32x16(*)[16]>(sums);
+  transpose(block);
+}
+
+S3D_INLINE void zero_range(float* p, int64_t n) {
+  if (p) std::memset(p, 0, static_cast<size_t>(n) * sizeof(float));
+}
+
+S3D_INLINE void zero_gradients(const RasterCall<float>& call, const RasterGrads<float>& out, int64_t i, int n) {
+  zero_range(out.means + 3 * i, 3 * n), zero_range(out.quats + 4 * i, 4 * n), zero_range(out.log_scales + 3 * i, 3 * n);
+  zero_range(out.opacity_logits + i, n), zero_range(out.sh0 + 3 * i, 3 * n), zero_range(out.grad2d + i, n);
+  if (out.shN) zero_range(out.shN + call.shN_stride * i, call.shN_stride * n);
+}
+
+template <int n_values, bool full>
+S3D_INLINE void store_kept(float* base, int64_t stride, int n, mask16 mask, Lanes* values) {
+  for (int k = 0; k < n_values; k++) values[k] = keep(mask, values[k]);
+  store_rows<n_values, full>(base, stride, n, values);
+}
+
+template <bool full>
+S3D_INLINE void store_sh_gradients(const RasterCall<float>& call, const RasterGrads<float>& out, int64_t i, int n,
+                                   mask16 mask, Lanes* v_shN) {
+  const int used = 3 * (sh_count(call.sh_degree) - 1), all = static_cast<int>(call.shN_stride);
+  for (int k = used; k < all; k++) v_shN[k] = 0.f;
+  float* base = out.shN + call.shN_stride * i;
+  if (all == 9) store_kept<9, full>(base, all, n, mask, v_shN);
+  if (all == 24) store_kept<24, full>(base, all, n, mask, v_shN);
+  if (all == 45) store_kept<45, full>(base, all, n, mask, v_shN);
+}
+
+// Gradients of Gaussians [begin, begin + n), n <= 16.
+template <bool full>
+S3D_INLINE void gradient_sixteen(const RasterCall<float>& call, const PairRows& pairs, int64_t begin, int n,
+                                 const RasterGrads<float>& out, ViewGrad<Lanes>* v_view) {
+  if (pairs.begin[begin] == pairs.begin[begin + n]) return zero_gradients(call, out, begin, n);
+  Lanes s[16];
+  sum_pairs<full>(pairs, begin, n, s);
+  float has_pairs[16];
+  for (int i = 0; i < 16; i++) has_pairs[i] = (full || i < n) && pairs.begin[begin + i + 1] > pairs.begin[begin + i] ? 1.f : 0.f;
+  if (pairs.v_median) s[kDepth] = s[kDepth] + load_first(pairs.v_median + begin, n);
+  PixelSums<Lanes> sums;
+  sums.moments = {s[kS], s[kSu], s[kSv], s[kSuu], s[kSuv], s[kSvv]};
+  for (int c = 0; c < 3; c++) sums.rgb[c] = s[kRed + c], sums.normal[c] = s[kNormal + c];
+  sums.depth = s[kDepth];
+  const GaussianRow<Lanes> g = load_gaussians<full>(call, begin, n);
+  Lanes sh0[3], shN[45];
+  load_sh<full>(call, begin, n, sh0, shN);
+  GaussianGrads<Lanes> v;
+  ViewGrad<Lanes> v_here = {};
+  for (Lanes& lane : v_here.R) lane = 0.f;
+  for (Lanes& lane : v_here.t) lane = 0.f;
+  const mask16 visible = gaussian_vjp(call.view, call.sh_degree, g, sh0, shN, sums, call.with_extra, v, v_view ? &v_here : nullptr) &
+                         (f32x16(0.f) < load(has_pairs));
+  if (call.absgrad) v.screen = f32x16(static_cast<float>(2 * kLn2)) * sqrt(fma(s[kAbsX], s[kAbsX], s[kAbsY] * s[kAbsY]));
+  store_kept<3, full>(out.means + 3 * begin, 3, n, visible, v.row.mean);
+  store_kept<4, full>(out.quats + 4 * begin, 4, n, visible, v.row.quat);
+  store_kept<3, full>(out.log_scales + 3 * begin, 3, n, visible, v.row.log_scale);
+  store_first(out.opacity_logits + begin, keep(visible, v.row.opacity_logit), n);
+  store_kept<3, full>(out.sh0 + 3 * begin, 3, n, visible, v.sh0);
+  store_first(out.grad2d + begin, keep(visible, v.screen), n);
+  if (out.shN) store_sh_gradients<full>(call, out, begin, n, visible, v.shN);
+  if (!v_view) return;
+  for (int k = 0; k < 9; k++) v_view->R[k] = v_view->R[k] + keep(visible, v_here.R[k]);
+  for (int k = 0; k < 3; k++) v_view->t[k] = v_view->t[k] + keep(visible, v_here.t[k]);
+}
+
+static void gradient_rows(const RasterCall<float>& call, const PairRows& pairs, int64_t begin, int64_t end,
+                          const RasterGrads<float>& out, ViewGrad<float>* v_view) {
+  ViewGrad<Lanes> lanes;
+  for (Lanes& lane : lanes.R) lane = 0.f;
+  for (Lanes& lane : lanes.t) lane = 0.f;
+  ViewGrad<Lanes>* v_lanes = v_view ? &lanes : nullptr;
+  int64_t i = begin;
+  for (; i + 16 <= end; i += 16) gradient_sixteen<true>(call, pairs, i, 16, out, v_lanes);
+  if (i < end) gradient_sixteen<false>(call, pairs, i, static_cast<int>(end - i), out, v_lanes);
+  if (!v_view) return;
+  for (int k = 0; k < 9; k++) v_view->R[k] = sum_lanes(lanes.R[k]);
+  for (int k = 0; k < 3; k++) v_view->t[k] = sum_lanes(lanes.t[k]);
+}
+
+}  // namespace S3D_NS
+}  // namespace scene3d
