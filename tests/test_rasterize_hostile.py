@@ -246,3 +246,12 @@ def test_the_slow_reference_is_chosen_with_one_warning(
 def test_other_dtypes_than_float32_go_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SCENE3D_BACKEND", raising=False)
     assert backends.choose("auto", torch.device("cpu"), torch.float64) == "reference"
+
+
+def test_a_backend_whose_module_is_missing_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(backends.MODULES, "cuda", "scene3d.render.no_such_module")
+    assert backends.why_unavailable("cuda") == "not part of this installation"
+    with pytest.raises(
+        BackendUnavailable, match=r"backend 'cuda' is not available: not part of this installation\. Build"
+    ):
+        backends.choose("cuda", torch.device("cpu"))
