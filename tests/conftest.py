@@ -20,6 +20,9 @@ settings.load_profile("scene3d")
 
 pytest.register_assert_rewrite("comparison")
 
+# Test tensors are tiny: a second torch thread only waits, and starves the native code where cores are few.
+torch.set_num_threads(1)
+
 CLASSIC = RasterSettings()
 
 
