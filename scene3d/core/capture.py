@@ -1,8 +1,8 @@
-"""Capture: posed photos of one scene. Images are read only when asked for; cameras are pinhole (lenses already undone)."""
+"""Capture: posed photos of one scene. Images are read only when asked for; cameras are pinhole (lenses undone)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,10 @@ class Photo:
     mask: Tensor | None = None
 
 
+def _no_prefetch(indices: Sequence[int]) -> None:
+    """For captures whose photos are in memory anyway."""
+
+
 @dataclass(frozen=True)
 class Capture:
     """C posed photos.
@@ -42,6 +46,7 @@ class Capture:
         has_alpha: Photos carry alpha: the background is to be chosen.
         notices: What the reader left out or changed, for the user.
         protocol: How images were resized and split; written beside every metric.
+        prefetch: Starts to read these photos in another thread: those that load will be asked for next.
     """
 
     cameras: Cameras
@@ -54,6 +59,7 @@ class Capture:
     has_alpha: bool = False
     notices: tuple[str, ...] = ()
     protocol: str = ""
+    prefetch: Callable[[Sequence[int]], None] = _no_prefetch
 
     def __len__(self) -> int:
         return len(self.cameras)
