@@ -35,16 +35,25 @@ template <bool full>
 S3D_INLINE void project_sixteen(const RasterCall<float>& call, int64_t begin, int n, Splat* splats, ProjectedRows& out, int at) {
   const GaussianRow<Lanes> g = load_gaussians<full>(call, begin, n);
   Ellipse<Lanes> e;
-  const mask16 visible = project(call.view, g, static_cast<float>(kMinAlpha), call.with_extra, e) & first_lanes(n);
+  mask16 visible = project(call.view, g, static_cast<float>(kMinAlpha), call.with_extra, e) & first_lanes(n);
+  Lanes rgb[3] = {0.f, 0.f, 0.f}, sh_sum = 0.f;
+  if (any(visible)) {
+    Lanes sh0[3], shN[45], d[3];
+    load_sh<full>(call, begin, n, sh0, shN);
+    view_direction(g.mean, call.view.center, d);
+    sh_color(call.sh_degree, d, sh0, shN, rgb);
+    for (int k = 0; k < 3; k++) sh_sum += sh0[k];
+    for (int k = 0; k < 3 * (sh_count(call.sh_degree) - 1); k++) sh_sum += shN[k];
+  }
+  const mask16 is_sound = is_finite(sh_sum) & is_finite_row(g) &
+                          (f32x16(0.f) < abs(g.quat[0]) + abs(g.quat[1]) + abs(g.quat[2]) + abs(g.quat[3]));
+  out.n_unsound += n - __builtin_popcount(bits(is_sound & first_lanes(n)));
+  visible = visible & is_sound;
   store(out.x + at, e.x), store(out.y + at, e.y);
   store(out.half_x + at, keep(visible, e.half_x)), store(out.half_y + at, keep(visible, e.half_y));
   for (int k = 0; k < 3; k++) store(out.cov[k] + at, e.cov[k]);
   store(out.det + at, e.det);
   if (!any(visible)) return;
-  Lanes sh0[3], shN[45], d[3], rgb[3];
-  load_sh<full>(call, begin, n, sh0, shN);
-  view_direction(g.mean, call.view.center, d);
-  sh_color(call.sh_degree, d, sh0, shN, rgb);
   const Lanes record[16] = {e.x,     e.y,     e.l11,   e.l21,
                             e.l22,   log2(e.opacity), rgb[0],  rgb[1],
                             rgb[2],  e.depth, e.cov[1] / e.cov[0], e.cov[1] / e.cov[2],

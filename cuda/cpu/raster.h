@@ -56,6 +56,7 @@ constexpr int kGrain = 1024;
 // Ellipses of one task, by position in it; extents are 0 for those not seen.
 struct ProjectedRows {
   float x[kGrain], y[kGrain], half_x[kGrain], half_y[kGrain], cov[3][kGrain], det[kGrain];
+  int n_unsound;  // not finite, or without rotation
 };
 
 // What the backward pass of the tiles left.

@@ -141,7 +141,8 @@ void bind_raster(nb::module_& m) {
   bind_arrays<double>(m, "64");
   nb::class_<TiledState>(m, "TiledState")
       .def_ro("n_pairs", &TiledState::n_pairs)
-      .def_ro("n_visible", &TiledState::n_visible);
+      .def_ro("n_visible", &TiledState::n_visible)
+      .def_ro("n_unsound", &TiledState::n_unsound);
   m.def(
       "tiled_forward",
       [](const CallSettings& s, const Params<float>& p, const Images<float>& images, Flat<float> radii) {

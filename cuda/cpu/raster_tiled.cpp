@@ -75,22 +75,28 @@ int64_t list_tiles(const ProjectedRows& e, int64_t i, int tiles_x, int tiles_y, 
   return used - before;
 }
 
-// Projects Gaussians [begin, end): splats, counts of tiles (into pair_begin[i + 1]) and the tiles; gives the number visible.
-int64_t project_chunk(const RasterCall<float>& call, TiledState& state, int64_t begin, int64_t end, float* radii) {
+struct ChunkCounts {
+  int64_t n_visible = 0, n_pairs = 0, n_unsound = 0;
+};
+
+// Projects Gaussians [begin, end): splats, counts of tiles (into pair_begin[i + 1]) and the tiles.
+ChunkCounts project_chunk(const RasterCall<float>& call, TiledState& state, int64_t begin, int64_t end, float* radii) {
   Buffer<uint32_t>& tiles = state.chunk_tiles[static_cast<size_t>(begin / kGrain)];
   ProjectedRows rows;
+  rows.n_unsound = 0;
   kernels().project_rows(call, begin, end, state.splats.data(), rows);
-  int64_t used = 0, n_visible = 0;
+  ChunkCounts counts;
+  counts.n_unsound = rows.n_unsound;
   for (int64_t i = begin; i < end; i++) {
     const int64_t at = i - begin;
     const bool seen = rows.half_x[at] > 0.f;
-    const int64_t count = seen ? list_tiles(rows, at, state.tiles_x, state.tiles_y, tiles, used) : 0;
+    const int64_t count = seen ? list_tiles(rows, at, state.tiles_x, state.tiles_y, tiles, counts.n_pairs) : 0;
     state.pair_begin[static_cast<size_t>(i + 1)] = static_cast<uint32_t>(count);
     radii[i] = count ? std::max(rows.half_x[at], rows.half_y[at]) : 0.f;
-    used += count;
-    n_visible += count > 0;
+    counts.n_pairs += count;
+    counts.n_visible += count > 0;
   }
-  return n_visible;
+  return counts;
 }
 
 void project_all(const RasterCall<float>& call, TiledState& state, float* radii) {
@@ -98,22 +104,25 @@ void project_all(const RasterCall<float>& call, TiledState& state, float* radii)
   if (static_cast<int64_t>(state.chunk_tiles.size()) < n_chunks) state.chunk_tiles.resize(static_cast<size_t>(n_chunks));
   state.splats.reserve(static_cast<size_t>(call.n));
   state.pair_begin.reserve(static_cast<size_t>(call.n + 1));
-  std::vector<int64_t> visible(static_cast<size_t>(n_chunks + 1), 0), pairs(static_cast<size_t>(n_chunks + 1), 0);
+  std::vector<ChunkCounts> before(static_cast<size_t>(n_chunks + 1));  // counts of a chunk, then of all before it
   parallel_ranges(call.n, kGrain, [&](int64_t begin, int64_t end) {
-    const size_t chunk = static_cast<size_t>(begin / kGrain);
-    visible[chunk + 1] = project_chunk(call, state, begin, end, radii);
-    for (int64_t i = begin; i < end; i++) pairs[chunk + 1] += state.pair_begin[static_cast<size_t>(i + 1)];
+    before[static_cast<size_t>(begin / kGrain) + 1] = project_chunk(call, state, begin, end, radii);
   });
-  for (size_t c = 0; c < static_cast<size_t>(n_chunks); c++) visible[c + 1] += visible[c], pairs[c + 1] += pairs[c];
-  state.n_visible = visible.back();
-  state.n_pairs = pairs.back();
+  for (size_t c = 1; c < before.size(); c++) {
+    before[c].n_visible += before[c - 1].n_visible;
+    before[c].n_pairs += before[c - 1].n_pairs;
+    before[c].n_unsound += before[c - 1].n_unsound;
+  }
+  state.n_visible = before.back().n_visible;
+  state.n_pairs = before.back().n_pairs;
+  state.n_unsound = before.back().n_unsound;
   if (state.n_pairs > INT64_C(0x7fffffff)) throw std::runtime_error("more than 2^31 (Gaussian, tile) pairs: render in smaller tiles or remove huge Gaussians");
   state.keys.reserve(static_cast<size_t>(state.n_visible));
   state.pair_begin[0] = 0;
   parallel_ranges(call.n, kGrain, [&](int64_t begin, int64_t end) {
     const size_t chunk = static_cast<size_t>(begin / kGrain);
-    uint64_t* key = state.keys.data() + visible[chunk];
-    uint32_t pair = static_cast<uint32_t>(pairs[chunk]);
+    uint64_t* key = state.keys.data() + before[chunk].n_visible;
+    uint32_t pair = static_cast<uint32_t>(before[chunk].n_pairs);
     for (size_t i = static_cast<size_t>(begin); i < static_cast<size_t>(end); i++) {
       const uint32_t count = state.pair_begin[i + 1];
       state.pair_begin[i + 1] = pair += count;

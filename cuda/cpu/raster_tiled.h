@@ -12,7 +12,7 @@ namespace scene3d {
 // What the forward pass leaves for the backward pass, and working memory that is kept between calls.
 struct TiledState {
   int tiles_x = 0, tiles_y = 0;
-  int64_t n_pairs = 0, n_visible = 0;
+  int64_t n_pairs = 0, n_visible = 0, n_unsound = 0;
   Buffer<Splat> splats;          // by Gaussian
   Buffer<uint32_t> pair_begin;   // [N + 1]: rows of Gaussian i are [pair_begin[i], pair_begin[i+1])
   std::vector<Buffer<uint32_t>> chunk_tiles;  // tiles reached, by chunk of Gaussians, in the order of pair_begin

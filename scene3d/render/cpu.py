@@ -92,11 +92,7 @@ class _Call:
         self.radii = torch.empty(n_views, n, dtype=gaussians.dtype)
         self.grad2d = torch.zeros(n_views, n, dtype=gaussians.dtype)
         self.states: list[Any] = []
-
-    @property
-    def n_culled_nonfinite(self) -> int:
-        """Counted by the caller that needs it: a pass over all parameters is not free."""
-        return 0
+        self.n_culled_nonfinite = 0
 
 
 def _images(call: _Call, dtype: torch.dtype) -> list[Tensor]:
@@ -136,7 +132,9 @@ class _Rasterize(torch.autograd.Function):
         for c, view in enumerate(call.views):
             native_images = _native_images(call, images, median_ids, c)
             if dtype == torch.float32:
-                call.states.append(_cpu.tiled_forward(view, params, native_images, call.radii[c]))
+                state = _cpu.tiled_forward(view, params, native_images, call.radii[c])
+                call.states.append(state)
+                call.n_culled_nonfinite = max(call.n_culled_nonfinite, state.n_unsound)
             else:
                 _cpu.plain_forward(view, params, call.cutoff, native_images, call.radii[c])
         if not any(ctx.needs_input_grad):
@@ -172,7 +170,6 @@ class _Rasterize(torch.autograd.Function):
             else:
                 _cpu.plain_backward(view, params, call.cutoff, native_images, upstream, native_grads)
             total = grads if c == 0 else [a if b is None else a + b for a, b in zip(total, grads, strict=True)]
-        call.states.clear()
         return (
             None,  # call
             *total,
