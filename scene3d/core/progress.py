@@ -47,7 +47,7 @@ class Progress:
         self.fields: dict[str, str] = {}
         self._stream = stream if stream is not None else sys.stderr
         self._clock = clock
-        self._is_tty = bool(getattr(self._stream, "isatty", lambda: False)())
+        self._is_tty = not self._stream.closed and self._stream.isatty()
         self._start = self._drawn = self._measured = clock()
         self._initial = self._measured_done = initial
         self._rate = 0.0

@@ -56,7 +56,7 @@ def read_ply(path: Path) -> Scene:
         log_scales=torch.from_numpy(table.columns(SCALES)),
         opacity_logits=torch.from_numpy(table.columns(("opacity",))[:, 0]),
         sh0=torch.from_numpy(table.columns(SH0))[:, None, :],
-        shN=torch.from_numpy(rest).view(-1, 3, n_rest // 3).transpose(1, 2).contiguous(),
+        shN=torch.from_numpy(rest).view(len(rest), 3, n_rest // 3).transpose(1, 2).contiguous(),
     )
     return Scene(keep_finite(gaussians, path), info_from_comments(header.comments))
 
