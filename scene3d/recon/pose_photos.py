@@ -83,7 +83,9 @@ def list_photos(folder: Path) -> list[str]:
     if not folder.exists():
         raise CaptureError(folder, "expected a folder of photos, it does not exist", "Check the path.")
     if not folder.is_dir():
-        raise CaptureError(folder, "expected a folder of photos, got a file", "Give the folder that holds the photos.")
+        raise CaptureError(
+            folder, "expected a folder of photos or a video, got another file", "Give a folder."
+        )
     names, foreign = [], set()
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
