@@ -154,8 +154,8 @@ static void gradient_rows(const RasterCall<float>& call, const PairRows& pairs, 
   for (; i + 16 <= end; i += 16) gradient_sixteen<true>(call, pairs, i, 16, out, v_lanes);
   if (i < end) gradient_sixteen<false>(call, pairs, i, static_cast<int>(end - i), out, v_lanes);
   if (!v_view) return;
-  for (int k = 0; k < 9; k++) v_view->R[k] = sum_lanes(lanes.R[k]);
-  for (int k = 0; k < 3; k++) v_view->t[k] = sum_lanes(lanes.t[k]);
+  for (int k = 0; k < 9; k++) v_view->R[k] = lane_sum(lanes.R[k]);
+  for (int k = 0; k < 3; k++) v_view->t[k] = lane_sum(lanes.t[k]);
 }
 
 }  // namespace S3D_NS

@@ -84,7 +84,7 @@ S3D_INLINE f32x16 log2(f32x16 x) {
 }
 
 // Sum of the lanes, in a fixed order.
-S3D_INLINE float sum_lanes(f32x16 a) {
+S3D_INLINE float lane_sum(f32x16 a) {
   alignas(64) float v[16];
   store(v, a);
   for (int k = 8; k > 0; k /= 2)
