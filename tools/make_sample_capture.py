@@ -1,6 +1,6 @@
 """Render the bundled sample capture: images, exact poses, sparse points and exact test depth of a still life.
 
-Needs Blender as a Python module, in an environment of its own (one CPU core renders a view in about ten seconds):
+Needs Blender as a Python module, in an environment of its own (one CPU core renders a view in about 12 seconds):
 
     python3.11 -m venv bpy-venv && bpy-venv/bin/pip install bpy
     bpy-venv/bin/python tools/make_sample_capture.py data/sample
@@ -92,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder of the capture, e.g. data/sample")
     parser.add_argument("--width", type=int, default=480, help="image width in pixels; the height is 3/4 of it")
-    parser.add_argument("--samples", type=int, default=24, help="paths per pixel before denoising")
+    parser.add_argument("--samples", type=int, default=16, help="paths per pixel before denoising")
     parser.add_argument("--threads", type=int, default=1, help="render threads")
     parser.add_argument("--only", type=int, nargs="*", help="render these views and stop, for a look")
     parser.add_argument("--n-points", type=int, default=9000, help="sparse points")
@@ -267,22 +267,10 @@ def write_transforms(out: Path, lens: Lens, shots: list[Shot]) -> None:
 
     Nerfstudio accepts depth for every frame of a file or for none, hence two files.
     """
-    shared = {
-        "camera_model": "OPENCV",
-        "fl_x": lens.focal,
-        "fl_y": lens.focal,
-        "cx": lens.width / 2,
-        "cy": lens.height / 2,
-    }
-    shared |= {
-        "w": lens.width,
-        "h": lens.height,
-        "k1": 0.0,
-        "k2": 0.0,
-        "p1": 0.0,
-        "p2": 0.0,
-        "ply_file_path": "points.ply",
-    }
+    width, height, focal = lens.width, lens.height, lens.focal
+    shared: dict[str, object] = {"camera_model": "OPENCV", "w": width, "h": height, "fl_x": focal, "fl_y": focal}
+    shared |= {"cx": width / 2, "cy": height / 2, "k1": 0.0, "k2": 0.0, "p1": 0.0, "p2": 0.0}
+    shared |= {"ply_file_path": "points.ply"}
     frames = [
         {"file_path": f"images/{s.name}.jpg", "transform_matrix": s.world_from_camera.round(9).tolist()} for s in shots
     ]
@@ -348,9 +336,10 @@ def write_image(path: Path, pixels: Array, options: dict[str, object]) -> None:
 
 
 def _image_io():  # the OpenImageIO module, which Blender ships outside the usual search path
-    folder = str(Path(bpy.utils.resource_path("LOCAL")) / "python/lib/python3.11/site-packages")
-    if folder not in sys.path:
-        sys.path.append(folder)
+    root = Path(bpy.utils.resource_path("LOCAL")) / "python"
+    for folder in root.glob("lib/**/site-packages"):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
     import OpenImageIO
 
     return OpenImageIO
