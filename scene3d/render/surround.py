@@ -12,8 +12,12 @@ from scene3d.core.gaussians import Gaussians
 
 # Most splat files come from COLMAP frames, where y points down.
 DEFAULT_UP = (0.0, -1.0, 0.0)
-# A bare scene has no cameras: one that sees 50 degrees across the shorter side.
-DEFAULT_FOV_DEG = 50.0
+# A bare scene has no cameras: one that sees 60 degrees across a square image.
+DEFAULT_FOV_DEG = 60.0
+# Distance over reach at which a ball fits into the shorter side of a 16:9 image of that field of view.
+DISTANCE_PER_REACH = 2.4
+# Half of an object's mass lies farther from its middle than this share of its reach.
+OBJECT_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,15 @@ def from_gaussians(gaussians: Gaussians, up: tuple[float, float, float] | None =
             torch.zeros(3, dtype=torch.float64), direction, 1.0, 0.3, focal_ratio, _heading(None, direction)
         )
     means, weights = gaussians.means.double().cpu(), gaussians.opacities.double().cpu()
-    focus = torch.stack([_weighted_quantile(column, weights, 0.5) for column in means.unbind(dim=1)])
-    reach = float(_weighted_quantile((means - focus).norm(dim=1), weights, 0.7))
-    distance = max(2.5 * reach * focal_ratio, 1e-6)
+    low, high = (torch.stack([_weighted_quantile(c, weights, q) for c in means.unbind(dim=1)]) for q in (0.03, 0.97))
+    middle = torch.stack([_weighted_quantile(c, weights, 0.5) for c in means.unbind(dim=1)])
+    reach = float(_weighted_quantile((means - (low + high) / 2).norm(dim=1), weights, 0.97))
+    # An object fits whole into the image. Of a scene with a background only the dense middle does.
+    is_object = float(_weighted_quantile((means - middle).norm(dim=1), weights, 0.5)) > OBJECT_SHARE * reach
+    focus = (low + high) / 2 if is_object else middle
+    if not is_object:
+        reach = float(_weighted_quantile((means - middle).norm(dim=1), weights, 0.6))
+    distance = max(DISTANCE_PER_REACH * reach, 1e-6)
     return Surround(focus, direction, distance, 0.3 * distance, focal_ratio, _heading(None, direction))
 
 

@@ -1,0 +1,139 @@
+"""Render a scene along an orbit, a flight through its cameras, the photos' views or a camera file, to PNG or video."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from scene3d.core.cameras import Cameras
+from scene3d.core.errors import OutputError
+from scene3d.core.progress import Progress
+from scene3d.io.atomic import atomic_write
+from scene3d.io.camera_path import read_cameras
+from scene3d.io.capture_files import CaptureOptions, read_capture
+from scene3d.io.registry import read_scene
+from scene3d.io.video import WRITTEN_SUFFIXES, write_video
+from scene3d.render.frames import FrameSettings, Mode, frames
+from scene3d.render.itinerary import Itinerary, PathName, Wish, fit_size, plan
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to render, from where, and to which file."""
+
+    scene: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SCENE")]
+    """Scene file."""
+    out: Path | None = None
+    """A .mp4, .webm or .gif, a .png for a single view, or a folder for numbered PNG files. Default: a video in
+    renders, beside the folder of the scene; a folder there for dataset views."""
+    capture: Path | None = None
+    """Folder with the photos and poses of the scene: every path but a plain orbit needs it."""
+    cameras: Path | None = None
+    """A camera_path.json of nerfstudio or a cameras.json of a splat trainer; replaces --path."""
+    path: PathName = "auto"
+    """orbit = turntable, ellipse = around along the photos' places, spiral = small circles in front, flight = smoothly
+    through the training cameras, train, test, all = the photos' own views. auto = orbit or flight, what suits."""
+    mode: Mode = "rgb"
+    """rgb, depth (near bright, one scale for the whole video), normals or alpha."""
+    width: int | None = None
+    """Pixels. Default: as the photos, or in proportion to the height."""
+    height: int | None = None
+    """Pixels. Default: as the photos, or in proportion to the width."""
+    fps: float = 30.0
+    """Frames a second."""
+    seconds: float = 8.0
+    """Length of a path."""
+    elevation_deg: float | None = None
+    """Height of an orbit above the horizon, degrees. Default: as the photos."""
+    up: tuple[float, float, float] | None = None
+    """World direction that is up. Default: from the photos or the scene, else -y."""
+    background: Literal["auto", "black", "white"] = "auto"
+    """Behind the scene. auto = white where the photos have alpha, else black."""
+    depth_percentiles: tuple[float, float] = (2.0, 98.0)
+    """Depths, as percentiles over the whole path, of the brightest and the darkest colour."""
+    data_factor: int | None = None
+    """Reduce the photos' views by this whole number."""
+    test_every: int = 8
+    """Every n-th photo by name is a test view."""
+    backend: str = "auto"
+    """Rasterizer: auto, cpu, cuda, gsplat or reference."""
+
+
+def run(config: Config) -> None:
+    """Render every view and print where it is."""
+    scene = read_scene(config.scene)
+    options = CaptureOptions(data_factor=config.data_factor, test_every=config.test_every)
+    capture = None if config.capture is None else read_capture(config.capture, options)
+    wish = Wish(config.path, config.width, config.height, config.seconds, config.fps, config.elevation_deg, config.up)
+    if config.cameras is None:
+        itinerary = plan(wish, scene.payload, capture, scene.info.up)
+    else:
+        given = fit_size(read_cameras(config.cameras), config.width, config.height)
+        itinerary = Itinerary(config.cameras.stem, given)
+    out = config.out or _default_out(config, itinerary)
+    _check_output(out, itinerary.cameras)
+    is_white = config.background == "white" or (
+        config.background == "auto" and capture is not None and capture.has_alpha
+    )
+    background = (1.0, 1.0, 1.0) if is_white else (0.0, 0.0, 0.0)
+    settings = FrameSettings(config.mode, background, None, config.depth_percentiles, config.backend)
+    with Progress(len(itinerary.cameras), "rendering") as progress:
+        pictures = _counted(frames(scene, itinerary.cameras, settings), progress)
+        if out.suffix.lower() in WRITTEN_SUFFIXES:
+            write_video(out, pictures, config.fps)
+        else:
+            _write_pngs(out, pictures, itinerary.cameras.names)
+    width, height = itinerary.cameras.sizes[0].tolist()
+    print(f"{len(itinerary.cameras)} frames of {width}x{height} ({itinerary.path}, {config.mode}) -> {out}")
+
+
+def _default_out(config: Config, itinerary: Itinerary) -> Path:
+    folder = config.scene.resolve().parent
+    base = (folder.parent if folder.name == "fit" else folder) / "renders"
+    name = itinerary.path if config.mode == "rgb" else f"{itinerary.path}_{config.mode}"
+    return base / name if itinerary.path in ("train", "test", "all") else base / f"{name}.mp4"
+
+
+def _check_output(out: Path, cameras: Cameras) -> None:
+    """Check before minutes of rendering what would make writing fail after them.
+
+    Raises:
+        OutputError: the suffix is unknown, or the views do not fit into it.
+    """
+    suffix = out.suffix.lower()
+    if suffix in WRITTEN_SUFFIXES:
+        if bool((cameras.sizes != cameras.sizes[0]).any()):
+            remedy = "Give --width and --height, or name a folder."
+            raise OutputError(out, "the views have different sizes, a video has one", remedy)
+    elif suffix == ".png":
+        if len(cameras) != 1:
+            remedy = f"Name a folder, or a video ({', '.join(WRITTEN_SUFFIXES)})."
+            raise OutputError(out, f"expected one view for a .png file, got {len(cameras)}", remedy)
+    elif suffix and not out.is_dir():
+        remedy = f"Choose {', '.join(WRITTEN_SUFFIXES)}, .png, or a folder."
+        raise OutputError(out, f"unknown format {suffix!r}", remedy)
+    elif out.exists() and not out.is_dir():
+        raise OutputError(out, "a file stands where the folder should be", "Choose another name.")
+
+
+def _write_pngs(out: Path, pictures: Iterable[np.ndarray], names: tuple[str, ...]) -> None:
+    taken: set[str] = set()
+    for picture, name in zip(pictures, names, strict=True):
+        stem = re.sub(r"[^\w.-]+", "_", str(Path(name).with_suffix(""))).strip("._") or "view"
+        stem = f"{stem}_{len(taken):05d}" if stem in taken else stem
+        taken.add(stem)
+        with atomic_write(out if out.suffix.lower() == ".png" else out / f"{stem}.png") as temporary:
+            Image.fromarray(picture).save(temporary)
+
+
+def _counted(pictures: Iterable[np.ndarray], progress: Progress) -> Iterator[np.ndarray]:
+    for picture in pictures:
+        yield picture
+        progress.advance()
