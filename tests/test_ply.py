@@ -1,5 +1,6 @@
 """Splat and point PLY: exact round trips, foreign layouts, hostile files."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -190,10 +191,8 @@ def test_random_damage_never_escapes_as_another_exception(tmp_path):
         for position in generator.integers(0, len(whole), 4):
             damaged[position] = generator.integers(256)
         (tmp_path / "b.ply").write_bytes(bytes(damaged))
-        try:
+        with suppress(FormatError):
             assert read_ply(tmp_path / "b.ply").payload.is_finite().all()
-        except FormatError:
-            pass
 
 
 def test_points_round_trip_with_their_colors(tmp_path):
@@ -224,8 +223,8 @@ def test_points_that_are_not_finite_are_left_out(tmp_path):
 def test_missing_and_unknown_scene_files_are_told(tmp_path):
     with pytest.raises(FormatError, match="no such file"):
         read_scene(tmp_path / "a.ply")
+    (tmp_path / "b.ply").mkdir()
     with pytest.raises(FormatError, match=r"expected a file, got a folder"):
-        (tmp_path / "b.ply").mkdir()
         read_scene(tmp_path / "b.ply")
     with pytest.raises(FormatError, match=r"unknown scene format '.obj'.*\.ply"):
         read_scene(tmp_path / "a.obj")
