@@ -251,7 +251,7 @@ def _map(job: MappingJob, recipe: Recipe, database: Path, emit: Emit) -> dict[in
         pycolmap.calibrate_view_graph(database)
         return dict(pycolmap.global_mapping(database, work / "photos", models, options=_global_options(job)))
     # The first two photos come as a pair. Photos of models that are given up count too, so the count stops at total.
-    registered = 1
+    registered = 2
     emit("mapping", 0, total, "")
 
     def on_image() -> None:
