@@ -49,14 +49,14 @@ def read_ply(path: Path) -> Scene:
     header = read_header(path)
     table = read_table(path, header, "vertex")
     n_rest = _check_properties(path, table.names)
-    rest = table.columns([f"f_rest_{i}" for i in range(n_rest)])
+    rest = torch.from_numpy(table.columns([f"f_rest_{i}" for i in range(n_rest)]))
     gaussians = Gaussians(
         means=torch.from_numpy(table.columns(MEANS)),
         quats=torch.from_numpy(table.columns(QUATS)),
         log_scales=torch.from_numpy(table.columns(SCALES)),
         opacity_logits=torch.from_numpy(table.columns(("opacity",))[:, 0]),
         sh0=torch.from_numpy(table.columns(SH0))[:, None, :],
-        shN=torch.from_numpy(rest).view(len(rest), 3, n_rest // 3).transpose(1, 2).contiguous(),
+        shN=rest.view(len(rest), 3, n_rest // 3).transpose(1, 2).contiguous(),
     )
     return Scene(keep_finite(gaussians, path), info_from_comments(header.comments))
 

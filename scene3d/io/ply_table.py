@@ -82,9 +82,16 @@ class PlyTable:
         """The properties `names` side by side, contiguous. [count, len(names)]"""
         if not names:
             return np.zeros((len(self.rows), 0), dtype)
-        with np.errstate(over="ignore", invalid="ignore"):  # double to float32 may overflow: readers drop such rows
+        codes = {code for _, code in self.element.properties}
+        if len(codes) == 1 and len(self.rows):
+            # Rows of one type are a matrix: columns are cut out of it many times faster than field by field.
+            matrix = self.rows.view(self.rows.dtype[0]).reshape(len(self.rows), -1)
+            places = [self.names.index(name) for name in names]
+            is_run = places == list(range(places[0], places[0] + len(places)))
+            return _converted(matrix[:, places[0] : places[0] + len(places)] if is_run else matrix[:, places], dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
             values = recfunctions.structured_to_unstructured(self.rows[list(names)], np.dtype(dtype))
-        return np.array(values, dtype, order="C")
+        return _converted(values, dtype)
 
 
 def read_header(path: Path) -> PlyHeader:
@@ -119,6 +126,11 @@ def read_table(path: Path, header: PlyHeader, name: str) -> PlyTable:
         return PlyTable(element, read_rows(path, header, element, before))
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def _converted(values: np.ndarray, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):  # A double may overflow a float: readers drop such rows.
+        return np.array(values, dtype, order="C")
 
 
 def _parse_header(path: Path, stream: BinaryIO) -> PlyHeader:
