@@ -62,6 +62,12 @@ def colorize(values: Tensor, ramp: Ramp = HEAT) -> Tensor:
     return _table(ramp)[index.cpu()]
 
 
+def css_stops(n_stops: int, ramp: Ramp = HEAT) -> list[str]:
+    """The ramp as n_stops evenly spaced CSS colours, "#rrggbb"."""
+    colors = colorize(torch.linspace(0, 1, n_stops), ramp)
+    return ["#" + "".join(f"{channel:02x}" for channel in color) for color in colors.tolist()]
+
+
 @lru_cache(maxsize=8)
 def _table(ramp: Ramp) -> Tensor:
     """The ramp in LEVELS steps, uint8. [LEVELS, 3]"""

@@ -1,0 +1,143 @@
+"""The folder of a run as its report sees it: what is there of fit/, eval/ and renders/; any may be missing."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scene3d.core.errors import CaptureError, FormatError
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
+
+
+@dataclass(frozen=True)
+class LogPoint:
+    """One line of fit/log.jsonl.
+
+    Attributes:
+        step: Steps done.
+        seconds: Of fitting.
+        loss: Running mean, NaN where unknown.
+        n_gaussians: Count.
+        psnr: Of the test views, dB; None between evaluations.
+    """
+
+    step: int
+    seconds: float
+    loss: float
+    n_gaussians: int
+    psnr: float | None = None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What a run left behind.
+
+    Attributes:
+        path: The folder.
+        metrics: eval/metrics.json; empty where it is missing.
+        log: Points of the curves, steps rising.
+        settings: fit/config.json; empty where it is missing.
+        scene_bytes: Size of the scene file, None where it is missing.
+        videos: Rendered videos.
+    """
+
+    path: Path
+    metrics: dict[str, Any] = field(default_factory=dict)
+    log: tuple[LogPoint, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    scene_bytes: int | None = None
+    videos: tuple[Path, ...] = ()
+
+    @property
+    def views(self) -> list[dict[str, Any]]:
+        """The measured views of metrics.json."""
+        return [view for view in self.metrics.get("views", []) if isinstance(view, dict)]
+
+    def picture(self, view: dict[str, Any], kind: str) -> Path | None:
+        """File of a picture of a view, None where there is none."""
+        name = (view.get("pictures") or {}).get(kind)
+        path = self.path / "eval" / str(name)
+        return path if name and path.is_file() else None
+
+
+def read_run(folder: Path) -> RunFolder:
+    """Read the folder of a run.
+
+    Raises:
+        CaptureError: it does not exist or holds neither a fit nor an evaluation.
+        FormatError: a file in it is damaged.
+    """
+    if not folder.is_dir():
+        raise CaptureError(folder, "no such folder", "Give the --out folder of scene3d run.")
+    metrics = _read_object(folder / "eval" / "metrics.json")
+    log = _read_log(folder / "fit" / "log.jsonl")
+    scene = folder / "fit" / "scene.ply"
+    if not metrics and not log and not scene.is_file():
+        remedy = "Give the --out folder of scene3d run."
+        raise CaptureError(folder, "holds no run: neither fit/log.jsonl nor eval/metrics.json", remedy)
+    renders = folder / "renders"
+    videos = sorted(p for p in renders.iterdir() if p.suffix in VIDEO_SUFFIXES) if renders.is_dir() else []
+    return RunFolder(
+        path=folder,
+        metrics=metrics,
+        log=log,
+        settings=_read_object(folder / "fit" / "config.json"),
+        scene_bytes=scene.stat().st_size if scene.is_file() else metrics.get("scene_bytes"),
+        videos=tuple(videos),
+    )
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level: {"strategy": {"cap_max": 1}} becomes {"strategy.cap_max": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(path, f"is not JSON: {error}", remedy="Run the stage that writes it again.") from error
+    if not isinstance(data, dict):
+        raise FormatError(path, f"expected an object, got {type(data).__name__}", remedy="Run that stage again.")
+    return data
+
+
+def _read_log(path: Path) -> tuple[LogPoint, ...]:
+    if not path.is_file():
+        return ()
+    points: dict[int, LogPoint] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        point = _log_point(line)
+        if point is not None:
+            # A resumed run writes some steps twice: the later line is the one that counts.
+            points[point.step] = point
+    return tuple(points[step] for step in sorted(points))
+
+
+def _log_point(line: str) -> LogPoint | None:
+    """A point, None for a line cut off by a crash or without numbers."""
+    try:
+        data = json.loads(line)
+        psnr = data.get("psnr")
+        loss = data.get("loss")
+        return LogPoint(
+            step=int(data["step"]),
+            seconds=float(data.get("seconds", 0.0)),
+            loss=math.nan if loss is None else float(loss),
+            n_gaussians=int(data.get("n_gaussians", 0)),
+            psnr=None if psnr is None else float(psnr),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
