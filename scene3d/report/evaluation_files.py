@@ -95,13 +95,19 @@ def write_evaluation(
 
 
 def last_step(log: Path) -> int:
-    """Steps done according to a log.jsonl; 0 where it is missing or damaged."""
+    """Steps done according to a log.jsonl, whose last line may be torn; 0 where there is none."""
     try:
-        lines = log.read_text(encoding="utf-8").splitlines()
-        steps = [json.loads(line).get("step", 0) for line in lines[-2:] if line.strip()]
-        return max((int(step) for step in steps), default=0)
-    except (OSError, ValueError, AttributeError, TypeError):
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
         return 0
+    return next((step for step in map(_step_of, reversed(lines)) if step is not None), 0)
+
+
+def _step_of(line: str) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _metrics(evaluation: Evaluation, subject: Subject, pictures: dict[int, dict[str, str]]) -> dict[str, Any]:
