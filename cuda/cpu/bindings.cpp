@@ -17,4 +17,6 @@ NB_MODULE(_cpu, m) {
   m.def("n_threads", &scene3d::thread_count);
   m.def("set_threads", &scene3d::set_thread_count);
   scene3d::bind_raster(m);
+  scene3d::bind_loss(m);
+  scene3d::bind_adam(m);
 }

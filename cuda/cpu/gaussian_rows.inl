@@ -30,9 +30,41 @@ S3D_INLINE void load_sh(const RasterCall<float>& call, int64_t i, int n, Lanes* 
 
 S3D_INLINE mask16 first_lanes(int n) { return lane_index() < f32x16(static_cast<float>(n)); }
 
+// Tile with the first pixel centre beyond `low`, and with the last before `high`.
+S3D_INLINE Lanes first_tile(Lanes low) { return -floor((f32x16(kTileSize - 0.5f + kSlack) - low) * f32x16(1.f / kTileSize)); }
+S3D_INLINE Lanes last_tile(Lanes high) { return floor((high + f32x16(kSlack - 0.5f)) * f32x16(1.f / kTileSize)); }
+
+// Tiles that the alpha = 1/255 ellipses reach. At height dy an ellipse spans dy * slope +- sqrt(spread * (1 - dy^2 /
+// half_y^2)); it is widest at +-dy_widest.
+S3D_INLINE void reach_tiles(const RasterCall<float>& call, const Ellipse<Lanes>& e, mask16 visible, ProjectedRows& out) {
+  const f32x16 tile = static_cast<float>(kTileSize), zero = 0.f;
+  const f32x16 tiles_x = static_cast<float>((call.width + kTileSize - 1) / kTileSize - 1);
+  const f32x16 tiles_y = static_cast<float>((call.height + kTileSize - 1) / kTileSize - 1);
+  const f32x16 x0 = max(first_tile(e.x - e.half_x), zero), x1 = min(last_tile(e.x + e.half_x), tiles_x);
+  const f32x16 y0 = max(first_tile(e.y - e.half_y), zero), y1 = min(last_tile(e.y + e.half_y), tiles_y);
+  store(out.tile_x0, x0), store(out.tile_x1, keep(visible, x1 + f32x16(1.f)) - f32x16(1.f));
+  store(out.tile_y0, y0), store(out.tile_y1, y1);
+  const f32x16 slope = e.cov[1] / e.cov[2], widest = e.half_y * e.cov[1] / sqrt(e.cov[0] * e.cov[2]);
+  const f32x16 inv = f32x16(1.f) / (e.half_y * e.half_y), spread = e.det * e.half_y * e.half_y / (e.cov[2] * e.cov[2]);
+  const f32x16 left_of_image = x0, right_of_image = x1;
+  for (int r = 0; r < kSpanRows; r++) {
+    const f32x16 row = y0 + f32x16(static_cast<float>(r));
+    if (!any((y1 >= row) & visible)) return;
+    const f32x16 low = max(row * tile + f32x16(0.5f - kSlack) - e.y, -e.half_y);
+    const f32x16 high = min(row * tile + f32x16(kTileSize - 0.5f + kSlack) - e.y, e.half_y);
+    const f32x16 root_low = sqrt(max(zero, spread * fnma(low * low, inv, 1.f)));
+    const f32x16 root_high = sqrt(max(zero, spread * fnma(high * high, inv, 1.f)));
+    const f32x16 right = select((widest >= low) & (high >= widest), e.half_x, max(fma(slope, low, root_low), fma(slope, high, root_high)));
+    const f32x16 left = select((-widest >= low) & (high >= -widest), -e.half_x, min(fma(slope, low, -root_low), fma(slope, high, -root_high)));
+    const mask16 is_reached = high >= low;
+    store(out.first[r], select(is_reached, max(left_of_image, first_tile(e.x + left)), 1.f));
+    store(out.last[r], keep(is_reached, min(right_of_image, last_tile(e.x + right))));
+  }
+}
+
 // Projects Gaussians [begin, begin + n), n <= 16.
 template <bool full>
-S3D_INLINE void project_sixteen(const RasterCall<float>& call, int64_t begin, int n, Splat* splats, ProjectedRows& out, int at) {
+S3D_INLINE void project_sixteen(const RasterCall<float>& call, int64_t begin, int n, Splat* splats, ProjectedRows& out) {
   const GaussianRow<Lanes> g = load_gaussians<full>(call, begin, n);
   Ellipse<Lanes> e;
   mask16 visible = project(call.view, g, static_cast<float>(kMinAlpha), call.with_extra, e) & first_lanes(n);
@@ -47,13 +79,13 @@ S3D_INLINE void project_sixteen(const RasterCall<float>& call, int64_t begin, in
   }
   const mask16 is_sound = is_finite(sh_sum) & is_finite_row(g) &
                           (f32x16(0.f) < abs(g.quat[0]) + abs(g.quat[1]) + abs(g.quat[2]) + abs(g.quat[3]));
-  out.n_unsound += n - __builtin_popcount(bits(is_sound & first_lanes(n)));
+  out.n_unsound = n - __builtin_popcount(bits(is_sound & first_lanes(n)));
   visible = visible & is_sound;
-  store(out.x + at, e.x), store(out.y + at, e.y);
-  store(out.half_x + at, keep(visible, e.half_x)), store(out.half_y + at, keep(visible, e.half_y));
-  for (int k = 0; k < 3; k++) store(out.cov[k] + at, e.cov[k]);
-  store(out.det + at, e.det);
+  store(out.x, e.x), store(out.y, e.y), store(out.det, e.det);
+  store(out.half_x, keep(visible, e.half_x)), store(out.half_y, keep(visible, e.half_y));
+  for (int k = 0; k < 3; k++) store(out.cov[k], e.cov[k]);
   if (!any(visible)) return;
+  reach_tiles(call, e, visible, out);
   const Lanes record[16] = {e.x,     e.y,     e.l11,   e.l21,
                             e.l22,   log2(e.opacity), rgb[0],  rgb[1],
                             rgb[2],  e.depth, e.cov[1] / e.cov[0], e.cov[1] / e.cov[2],
@@ -61,10 +93,8 @@ S3D_INLINE void project_sixteen(const RasterCall<float>& call, int64_t begin, in
   store_rows<16, full>(reinterpret_cast<float*>(splats + begin), 16, n, record);
 }
 
-static void project_rows(const RasterCall<float>& call, int64_t begin, int64_t end, Splat* splats, ProjectedRows& out) {
-  int64_t i = begin;
-  for (; i + 16 <= end; i += 16) project_sixteen<true>(call, i, 16, splats, out, static_cast<int>(i - begin));
-  if (i < end) project_sixteen<false>(call, i, static_cast<int>(end - i), splats, out, static_cast<int>(i - begin));
+static void project_rows(const RasterCall<float>& call, int64_t begin, int n, Splat* splats, ProjectedRows& out) {
+  n == 16 ? project_sixteen<true>(call, begin, 16, splats, out) : project_sixteen<false>(call, begin, n, splats, out);
 }
 
 // Sums of the rows of 16 Gaussians, one vector a slot.

@@ -14,15 +14,21 @@ template <class T>
 struct RasterGrads;
 template <class T>
 struct ViewGrad;  // math/projection.h
+struct LossArgs;  // cpu/loss.h
+struct AdamArgs;  // cpu/adam.h
 
 struct Kernels {
   const char* name;
   void (*raster_forward_tile)(const RasterTileArgs& args, int64_t tile);
   void (*raster_backward_tile)(const RasterTileArgs& args, int64_t tile);
-  // Gaussians [begin, end), at most kGrain of them. project_rows writes splats of the visible ones.
-  void (*project_rows)(const RasterCall<float>& call, int64_t begin, int64_t end, Splat* splats, ProjectedRows& out);
+  // Projects Gaussians [begin, begin + n), n <= 16, and writes the splats of those seen.
+  void (*project_rows)(const RasterCall<float>& call, int64_t begin, int n, Splat* splats, ProjectedRows& out);
+  // Gradients of Gaussians [begin, end).
   void (*gradient_rows)(const RasterCall<float>& call, const PairRows& pairs, int64_t begin, int64_t end,
                         const RasterGrads<float>& out, ViewGrad<float>* v_view);
+  void (*loss_tile)(const LossArgs& args, int64_t tile, float* scratch);
+  // Rows [begin, end). Returns how many gradient values are not finite.
+  int64_t (*adam_rows)(const AdamArgs& args, int64_t begin, int64_t end);
 };
 
 const Kernels& scalar_kernels();

@@ -5,6 +5,8 @@
 #include "cpu/raster_call.h"
 #include "cpu/gaussian_rows.inl"
 #include "cpu/raster_tiles.inl"
+#include "cpu/loss_tiles.inl"
+#include "cpu/adam_rows.inl"
 
 #define S3D_STRING_(x) #x
 #define S3D_STRING(x) S3D_STRING_(x)
@@ -14,7 +16,9 @@
 namespace scene3d {
 
 const Kernels& S3D_JOIN(S3D_NS, _kernels)() {
-  static constexpr Kernels table = {S3D_STRING(S3D_NS), S3D_NS::raster_forward_tile, S3D_NS::raster_backward_tile, S3D_NS::project_rows, S3D_NS::gradient_rows};
+  static constexpr Kernels table = {S3D_STRING(S3D_NS),   S3D_NS::raster_forward_tile, S3D_NS::raster_backward_tile,
+                                    S3D_NS::project_rows, S3D_NS::gradient_rows,       S3D_NS::loss_tile,
+                                    S3D_NS::adam_rows};
   return table;
 }
 

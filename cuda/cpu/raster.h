@@ -52,11 +52,17 @@ struct RasterTileArgs {
 
 // Gaussians per task of projection and reduction.
 constexpr int kGrain = 1024;
+// Rows of tiles whose spans are computed for sixteen Gaussians at a time; taller ones are finished one by one.
+constexpr int kSpanRows = 8;
+// An ellipse is widened by this many pixels when its tiles are listed: rounding must not lose a contribution.
+constexpr float kSlack = 0.01f;
 
-// Ellipses of one task, by position in it; extents are 0 for those not seen.
+// Sixteen projected ellipses and the tiles that they reach; extents are 0 for those not seen.
 struct ProjectedRows {
-  float x[kGrain], y[kGrain], half_x[kGrain], half_y[kGrain], cov[3][kGrain], det[kGrain];
-  int n_unsound;  // not finite, or without rotation
+  float x[16], y[16], half_x[16], half_y[16], cov[3][16], det[16];
+  float tile_x0[16], tile_x1[16], tile_y0[16], tile_y1[16];  // range of tiles, cut to the image; empty when x0 > x1
+  float first[kSpanRows][16], last[kSpanRows][16];           // tiles in the rows from tile_y0 on
+  int n_unsound;                                             // not finite, or without rotation
 };
 
 // What the backward pass of the tiles left.

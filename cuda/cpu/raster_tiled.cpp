@@ -13,8 +13,6 @@ namespace scene3d {
 namespace {
 
 constexpr int kRadixBits = 11, kBins = 1 << kRadixBits;
-// An ellipse is widened by this many pixels when its tiles are listed: rounding must not lose a contribution.
-constexpr float kSlack = 0.01f;
 
 thread_local double times_ms[6];
 
@@ -30,46 +28,34 @@ class Stopwatch {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-// floor() without the library call that it is on the baseline instruction set.
-int floor_int(float x) {
-  const int whole = static_cast<int>(x);
-  return whole - (static_cast<float>(whole) > x);
+// Tiles [first, last] of one row of tiles that an ellipse reaches, as in reach_tiles: for the rows past kSpanRows.
+void span_of_row(const ProjectedRows& e, int i, int ty, int& first, int& last) {
+  const float x = e.x[i], y = e.y[i], half_x = e.half_x[i], half_y = e.half_y[i];
+  const float low = std::max(ty * kTileSize + 0.5f - kSlack - y, -half_y);
+  const float high = std::min(ty * kTileSize + kTileSize - 0.5f + kSlack - y, half_y);
+  first = 1, last = 0;
+  if (low > high) return;
+  const float slope = e.cov[1][i] / e.cov[2][i], widest = half_y * e.cov[1][i] / std::sqrt(e.cov[0][i] * e.cov[2][i]);
+  const float inv = 1.f / (half_y * half_y), spread = e.det[i] * half_y * half_y / (e.cov[2][i] * e.cov[2][i]);
+  const auto root = [&](float dy) { return std::sqrt(std::max(0.f, spread * (1.f - dy * dy * inv))); };
+  const bool widest_right = widest >= low && widest <= high, widest_left = -widest >= low && -widest <= high;
+  const float right = widest_right ? half_x : std::max(slope * low + root(low), slope * high + root(high));
+  const float left = widest_left ? -half_x : std::min(slope * low - root(low), slope * high - root(high));
+  const float from = -std::floor((kTileSize - 0.5f + kSlack - x - left) / kTileSize), to = std::floor((x + right + kSlack - 0.5f) / kTileSize);
+  first = static_cast<int>(std::max(e.tile_x0[i], from)), last = static_cast<int>(std::min(e.tile_x1[i], to));
 }
 
-// First and last tile with a pixel centre beyond `low`, before `high`.
-int first_tile(float low) { return -floor_int((kTileSize - 0.5f + kSlack - low) * (1.f / kTileSize)); }
-int last_tile(float high) { return floor_int((high + kSlack - 0.5f) * (1.f / kTileSize)); }
-
-// Clamps before the conversion to int: far-away ellipses are beyond its range.
-float clamp_pixel(float x) { return std::min(std::max(x, -1e6f), 1e6f); }
-
-// Appends the tiles that the alpha = 1/255 ellipse of row i reaches, row by row; gives their number.
-int64_t list_tiles(const ProjectedRows& e, int64_t i, int tiles_x, int tiles_y, Buffer<uint32_t>& list, int64_t used) {
-  const float y = e.y[i], x = e.x[i], half_x = e.half_x[i], half_y = e.half_y[i];
-  const int y0 = std::max(0, first_tile(clamp_pixel(y - half_y)));
-  const int y1 = std::min(tiles_y - 1, last_tile(clamp_pixel(y + half_y)));
-  int x0 = std::max(0, first_tile(clamp_pixel(x - half_x))), x1 = std::min(tiles_x - 1, last_tile(clamp_pixel(x + half_x)));
-  if (y0 > y1 || x0 > x1) return 0;
+// Appends the tiles that ellipse i of sixteen reaches, row by row; gives their number.
+int64_t list_tiles(const ProjectedRows& e, int i, int tiles_x, Buffer<uint32_t>& list, int64_t used) {
+  if (!(e.tile_x0[i] <= e.tile_x1[i] && e.tile_y0[i] <= e.tile_y1[i])) return 0;
+  const int x0 = static_cast<int>(e.tile_x0[i]), x1 = static_cast<int>(e.tile_x1[i]);
+  const int y0 = static_cast<int>(e.tile_y0[i]), y1 = static_cast<int>(e.tile_y1[i]);
   uint32_t* tiles = list.extend(static_cast<size_t>(used + static_cast<int64_t>(y1 - y0 + 1) * (x1 - x0 + 1)), static_cast<size_t>(used));
   const int64_t before = used;
-  if (y0 == y1 || x0 == x1) {  // a single row or column is reached throughout, or nearly
-    for (int ty = y0; ty <= y1; ty++)
-      for (int tx = x0; tx <= x1; tx++) tiles[used++] = static_cast<uint32_t>(ty * tiles_x + tx);
-    return used - before;
-  }
-  // At height dy the ellipse spans dy * slope +- sqrt(spread * (1 - dy^2 / half_y^2)); it is widest at +-dy_widest.
-  const float slope = e.cov[1][i] / e.cov[2][i], dy_widest = half_y * e.cov[1][i] / std::sqrt(e.cov[0][i] * e.cov[2][i]);
-  const float inv = 1.f / (half_y * half_y), spread = e.det[i] / e.cov[2][i] * (half_y * half_y / e.cov[2][i]);
-  const auto root = [&](float dy) { return std::sqrt(std::max(0.f, spread * (1.f - dy * dy * inv))); };
   for (int ty = y0; ty <= y1; ty++) {
-    const float low = std::max(ty * kTileSize + 0.5f - kSlack - y, -half_y);
-    const float high = std::min(ty * kTileSize + kTileSize - 0.5f + kSlack - y, half_y);
-    if (low > high) continue;
-    const float root_low = root(low), root_high = root(high);
-    const bool widest_right = dy_widest >= low && dy_widest <= high, widest_left = -dy_widest >= low && -dy_widest <= high;
-    const float right = widest_right ? half_x : std::max(slope * low + root_low, slope * high + root_high);
-    const float left = widest_left ? -half_x : std::min(slope * low - root_low, slope * high - root_high);
-    const int first = std::max(x0, first_tile(clamp_pixel(x + left))), last = std::min(x1, last_tile(clamp_pixel(x + right)));
+    int first, last;
+    if (ty - y0 < kSpanRows) first = static_cast<int>(e.first[ty - y0][i]), last = static_cast<int>(e.last[ty - y0][i]);
+    else span_of_row(e, i, ty, first, last);
     for (int tx = first; tx <= last; tx++) tiles[used++] = static_cast<uint32_t>(ty * tiles_x + tx);
   }
   return used - before;
@@ -83,18 +69,19 @@ struct ChunkCounts {
 ChunkCounts project_chunk(const RasterCall<float>& call, TiledState& state, int64_t begin, int64_t end, float* radii) {
   Buffer<uint32_t>& tiles = state.chunk_tiles[static_cast<size_t>(begin / kGrain)];
   ProjectedRows rows;
-  rows.n_unsound = 0;
-  kernels().project_rows(call, begin, end, state.splats.data(), rows);
   ChunkCounts counts;
-  counts.n_unsound = rows.n_unsound;
-  for (int64_t i = begin; i < end; i++) {
-    const int64_t at = i - begin;
-    const bool seen = rows.half_x[at] > 0.f;
-    const int64_t count = seen ? list_tiles(rows, at, state.tiles_x, state.tiles_y, tiles, counts.n_pairs) : 0;
-    state.pair_begin[static_cast<size_t>(i + 1)] = static_cast<uint32_t>(count);
-    radii[i] = count ? std::max(rows.half_x[at], rows.half_y[at]) : 0.f;
-    counts.n_pairs += count;
-    counts.n_visible += count > 0;
+  const Kernels& table = kernels();
+  for (int64_t from = begin; from < end; from += 16) {
+    const int n = static_cast<int>(std::min<int64_t>(16, end - from));
+    table.project_rows(call, from, n, state.splats.data(), rows);
+    counts.n_unsound += rows.n_unsound;
+    for (int k = 0; k < n; k++) {
+      const int64_t i = from + k, count = rows.half_x[k] > 0.f ? list_tiles(rows, k, state.tiles_x, tiles, counts.n_pairs) : 0;
+      state.pair_begin[static_cast<size_t>(i + 1)] = static_cast<uint32_t>(count);
+      radii[i] = count ? std::max(rows.half_x[k], rows.half_y[k]) : 0.f;
+      counts.n_pairs += count;
+      counts.n_visible += count > 0;
+    }
   }
   return counts;
 }

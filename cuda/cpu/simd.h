@@ -26,6 +26,12 @@
 #endif
 
 #define S3D_INLINE static inline __attribute__((always_inline))
+// Before a short loop over vectors that should stay in registers. Without vectors it would only bloat.
+#if S3D_LEVEL == 0
+#define S3D_UNROLL
+#else
+#define S3D_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 namespace scene3d {
 namespace S3D_NS {

@@ -52,6 +52,22 @@ S3D_INLINE f32x16 exp2_fast(f32x16 x) {
 #endif
 }
 
+S3D_INLINE f32x16 floor(f32x16 x) {
+#if S3D_LEVEL == 2
+  return _mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+#elif S3D_LEVEL == 1
+  return {_mm256_floor_ps(x.v[0]), _mm256_floor_ps(x.v[1])};
+#elif S3D_LEVEL == 3
+  f32x16 r;
+  for (int i = 0; i < 4; i++) r.v[i] = vrndmq_f32(x.v[i]);
+  return r;
+#else
+  f32x16 r;
+  for (int i = 0; i < 16; i++) r.v[i] = std::floor(x.v[i]);
+  return r;
+#endif
+}
+
 // e^x, clamped to the range of normal floats.
 S3D_INLINE f32x16 exp(f32x16 x) { return exp2_fast(min(max(x * f32x16(1.44269504f), -126.f), 127.f)); }
 

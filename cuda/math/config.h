@@ -8,8 +8,6 @@
 
 #if defined(__CUDACC__)
 #define S3D_HD static inline __host__ __device__
-#elif defined(__GNUC__)
-#define S3D_HD static inline __attribute__((always_inline))
 #else
 #define S3D_HD static inline
 #endif
