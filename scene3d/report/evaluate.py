@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -195,6 +196,19 @@ def _compare(
     began = time.perf_counter()
     render = _render(scene, capture, index, background, settings.backend)
     seconds = time.perf_counter() - began
+    with _one_torch_thread():
+        return _measure(capture, index, (truth, render, weight), seconds, settings, perceptual)
+
+
+def _measure(
+    capture: Capture,
+    index: int,
+    images: tuple[Tensor, Tensor, Tensor | None],
+    seconds: float,
+    settings: EvaluateSettings,
+    perceptual: Perceptual,
+) -> Comparison:
+    truth, render, weight = images
     if settings.exposure == "affine":
         render = fit_colors(render, truth, weight)
     render = render.nan_to_num(0.0).clamp(0, 1)
@@ -213,6 +227,17 @@ def _compare(
         seconds=seconds,
     )
     return Comparison(score, truth, render, error if weight is None else error * weight)
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Measure on one thread: means then do not depend on their number, and idle threads do not spin between views."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 @torch.no_grad()
