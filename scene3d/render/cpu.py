@@ -1,4 +1,4 @@
-"""The native CPU rasterizer behind `rasterize`: float32 tiled and threaded, float64 as plain loops for checking gradients.
+"""The native CPU rasterizer: float32 tiled and threaded, float64 as plain loops for checking gradients.
 
 A pixel is finished when its transmittance falls below 1e-4; the tiled code decides that for 4x4 pixels together, so a
 finished pixel may take in up to 1e-4 more than the reference does.
@@ -43,7 +43,9 @@ def _rasterize(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings,
     if _cpu is None:
         raise BackendUnavailable("cpu", why_unavailable() or "", "Install scene3d with its native code: pip install .")
     if gaussians.dtype not in (torch.float32, torch.float64) or not (cutoff or gaussians.dtype == torch.float64):
-        raise TypeError(f"means: expected float32, or float64 for checks, got {gaussians.dtype}. Use .to(torch.float32)")
+        raise TypeError(
+            f"means: expected float32, or float64 for checks, got {gaussians.dtype}. Use .to(torch.float32)"
+        )
     call = _Call(gaussians, cameras, settings, cutoff)
     images = _Rasterize.apply(call, *(p.contiguous() for p in gaussians.params().values()), cameras.viewmats)
     rgb, alpha, weighted_depth, median, normals = images
@@ -91,6 +93,9 @@ class _Call:
         ]
         self.radii = torch.empty(n_views, n, dtype=gaussians.dtype)
         self.grad2d = torch.zeros(n_views, n, dtype=gaussians.dtype)
+        # Native views of the tensors below; wrapping a tensor costs microseconds, and backward needs the same again.
+        self.params: Any = None
+        self.images: list[Any] = []
         self.states: list[Any] = []
         self.n_culled_nonfinite = 0
 
@@ -111,9 +116,13 @@ def _native_images(call: _Call, images: list[Tensor], median_ids: Tensor, c: int
     return _native("Images", rgb.dtype)(rgb, alpha, *extra)
 
 
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return a if b is None else b if a is None else a + b
+
+
 class _Rasterize(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         call: _Call,
         means: Tensor,
@@ -128,9 +137,10 @@ class _Rasterize(torch.autograd.Function):
         dtype = means.dtype
         images = _images(call, dtype)
         median_ids = torch.empty(images[2].shape[:3] if call.with_extra else (len(call.views), 0), dtype=torch.int32)
-        params = _native("Params", dtype)(*(t.detach() for t in tensors))
+        params = call.params = _native("Params", dtype)(*(t.detach() for t in tensors))
         for c, view in enumerate(call.views):
             native_images = _native_images(call, images, median_ids, c)
+            call.images.append(native_images)
             if dtype == torch.float32:
                 state = _cpu.tiled_forward(view, params, native_images, call.radii[c])
                 call.states.append(state)
@@ -140,36 +150,34 @@ class _Rasterize(torch.autograd.Function):
         if not any(ctx.needs_input_grad):
             call.states.clear()
         ctx.call = call
-        ctx.save_for_backward(*tensors, *images, median_ids)
+        ctx.median_ids = median_ids  # kept alive for backward
+        ctx.save_for_backward(*tensors, *images)
         return tuple(images)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *v_images: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
-        saved = ctx.saved_tensors
-        tensors, images, median_ids = saved[:6], list(saved[6:11]), saved[11]
+        tensors = ctx.saved_tensors[:6]  # raises where one was changed since
         dtype = tensors[0].dtype
-        params = _native("Params", dtype)(*(t.detach() for t in tensors))
         wants_views = ctx.needs_input_grad[7]
         total: list[Tensor | None] = [None] * 6
         v_viewmats = torch.zeros(len(call.views), 4, 4, dtype=dtype) if wants_views else None
-        v_all = [v.contiguous() for v in v_images]
+        v_all = [v.contiguous() for v in v_images] if call.with_extra else [v.contiguous() for v in v_images[:2]]
         for c, view in enumerate(call.views):
             grads: list[Tensor | None] = [torch.empty_like(t) for t in tensors]
             if call.degree == 0:
                 grads[5] = None
-            v_rgb, v_alpha, v_depth, v_median, v_normals = (v[c] for v in v_all)
-            extra = (v_depth, v_normals, v_median) if call.with_extra else (None, None, None)
-            upstream = _native("Upstream", dtype)(v_rgb, v_alpha, *extra)
+            v_rgb, v_alpha, *v_extra = (v[c] for v in v_all)
+            v_depth, v_median, v_normals = v_extra if call.with_extra else (None, None, None)
+            upstream = _native("Upstream", dtype)(v_rgb, v_alpha, v_depth, v_normals, v_median)
             v_viewmat = v_viewmats[c] if v_viewmats is not None else None
             native_grads = _native("Grads", dtype)(*grads, v_viewmat, call.grad2d[c])
-            native_images = _native_images(call, images, median_ids, c)
             if dtype == torch.float32:
-                _cpu.tiled_backward(call.states[c], view, params, native_images, upstream, native_grads)
+                _cpu.tiled_backward(call.states[c], view, call.params, call.images[c], upstream, native_grads)
             else:
-                _cpu.plain_backward(view, params, call.cutoff, native_images, upstream, native_grads)
-            total = grads if c == 0 else [a if b is None else a + b for a, b in zip(total, grads, strict=True)]
+                _cpu.plain_backward(view, call.params, call.cutoff, call.images[c], upstream, native_grads)
+            total = grads if c == 0 else [_sum(a, b) for a, b in zip(total, grads, strict=True)]
         return (
             None,  # call
             *total,
