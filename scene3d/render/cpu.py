@@ -20,7 +20,7 @@ from scene3d.render.types import RasterSettings, RasterStats, Render
 try:
     from scene3d import _cpu
 except ImportError as error:  # the reason is kept for whoever asks
-    _cpu = None
+    _cpu = None  # type: ignore[assignment]
     _import_error = str(error)
 
 
