@@ -260,7 +260,7 @@ def _model_notices(
     photos: list[Photo], unregistered: tuple[Unregistered, ...], attempts: tuple[Attempt, ...]
 ) -> list[str]:
     notices = [f"no pose for {photo.name}: {photo.cause}" for photo in unregistered]
-    best = max(attempts, key=lambda attempt: (attempt.n_registered, attempt.n_points))
+    best = max(attempts, key=lambda attempt: attempt.n_registered)
     if best is not attempts[0]:
         notices.append(f"the model comes from a retry: {best.label}")
     if best.n_models > 1 and unregistered:

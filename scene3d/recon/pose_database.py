@@ -19,7 +19,8 @@ def count_verified_pairs(database: Path) -> int:
     import pycolmap
 
     with pycolmap.Database.open(database) as opened:
-        return int(opened.num_verified_image_pairs())
+        # COLMAP's own count includes pairs that were compared in vain.
+        return sum(count > 0 for count in opened.read_two_view_geometry_num_inliers()[1])
 
 
 def coarse_descriptors(database: Path, names: tuple[str, ...]) -> list[NDArray[np.uint8]]:

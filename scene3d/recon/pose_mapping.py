@@ -28,6 +28,8 @@ from scene3d.recon.pose_recipe import EXHAUSTIVE_LIMIT, Recipe
 Emit = Callable[[str, int, int, str], None]
 
 OVERLAP = 10
+INIT_TRIALS = 40
+MAX_MODELS = 10
 N_PARTNERS = 20
 
 
@@ -90,7 +92,6 @@ class _Best:
     model: Any = None
     database: Path | None = None
     n_images: int = 0
-    n_points: int = 0
 
 
 def run_ladder(job: MappingJob, emit: Emit) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def run_ladder(job: MappingJob, emit: Emit) -> dict[str, Any]:
     previous: tuple[Recipe, Path] | None = None
     for k, recipe in enumerate(job.recipes):
         database = Path(job.work_dir) / f"database_{k}.db"
-        outcome = _climb(job, recipe, database, previous, best, emit)
+        outcome = _climb(job, recipe, database, previous, best, emit if k == 0 else _labelled(emit, recipe.label))
         rungs.append({"label": recipe.label, **outcome})
         previous = (recipe, database) if outcome["n_verified_pairs"] > 0 else None
         if best.n_images >= job.enough * len(job.names):
@@ -145,10 +146,14 @@ def _climb(
     model = max(models.values(), key=lambda m: (m.num_reg_images(), m.num_points3D()))
     outcome["n_registered"], outcome["n_points"] = model.num_reg_images(), model.num_points3D()
     outcome["n_models"] = len(models)
-    if (outcome["n_registered"], outcome["n_points"]) > (best.n_images, best.n_points):
-        best.model, best.database = model, database
-        best.n_images, best.n_points = outcome["n_registered"], outcome["n_points"]
+    # Looser rungs find more points of worse quality, so a retry must earn its place by photos.
+    if outcome["n_registered"] > best.n_images:
+        best.model, best.database, best.n_images = model, database, outcome["n_registered"]
     return outcome
+
+
+def _labelled(emit: Emit, label: str) -> Emit:
+    return lambda step, done, total, table: emit(f"retry ({label}): {step}", done, total, table)
 
 
 def _prepare_matches(
@@ -285,6 +290,10 @@ def _incremental_options(job: MappingJob, recipe: Recipe) -> Any:
     options.random_seed = job.seed
     options.min_num_matches = recipe.min_pair_inliers
     options.min_model_size = 3
+    # The default, 200, spends minutes on photos that belong to no model.
+    options.init_num_trials = INIT_TRIALS
+    options.max_num_models = MAX_MODELS
+    options.structure_less_registration_fallback = recipe.has_fallback
     options.mapper.init_min_num_inliers = recipe.init_min_inliers
     options.mapper.init_min_tri_angle = recipe.init_min_angle_deg
     options.mapper.abs_pose_min_num_inliers = recipe.min_pose_inliers

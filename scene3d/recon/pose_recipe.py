@@ -39,6 +39,7 @@ class Recipe:
         init_min_angle_deg: Smallest triangulation angle of the first pair, degrees.
         min_pose_inliers: Fewest points seen by a photo that is added.
         min_pose_ratio: Smallest share of points a photo's pose agrees with.
+        has_fallback: Try poses from matches alone where points do not do; minutes a photo once thresholds are loose.
         is_dense: Match all pairs, however many photos there are.
         is_global: Global instead of incremental mapping.
     """
@@ -54,6 +55,7 @@ class Recipe:
     init_min_angle_deg: float = 16.0
     min_pose_inliers: int = 30
     min_pose_ratio: float = 0.25
+    has_fallback: bool = True
     is_dense: bool = False
     is_global: bool = False
 
@@ -87,6 +89,7 @@ def ladder(quality: Quality, retry: bool) -> tuple[Recipe, ...]:
         init_min_angle_deg=6.0,
         min_pose_inliers=15,
         min_pose_ratio=0.15,
+        has_fallback=False,
         is_dense=True,
     )
     return (first, more, relaxed, replace(relaxed, label="global mapper", is_global=True))

@@ -28,7 +28,7 @@ class Config:
     quality: Quality = "balanced"
     """How closely photos are looked at: fast (960 px), balanced (1600 px) or best (3200 px, several times slower)."""
     matcher: Matcher = "auto"
-    """exhaustive compares all pairs, sequential neighbours and loops; auto: sequential for videos or over 150 photos."""
+    """exhaustive: all pairs; sequential: neighbours and loops; auto: sequential for videos or over 150 photos."""
     camera_model: CameraModel = "auto"
     """Lens model; auto takes opencv from 15 photos of one camera on and simple_radial below."""
     orient: Orient = "up"
