@@ -151,8 +151,9 @@ class _Rasterize(torch.autograd.Function):
             call.states.clear()
         ctx.call = call
         ctx.median_ids = median_ids  # kept alive for backward
-        ctx.save_for_backward(*tensors, *images)
-        return tuple(images)
+        ctx.save_for_backward(*tensors)
+        # The native views hold `images`: autograd must mark other tensors, or the two would keep each other alive.
+        return tuple(image.detach() for image in images)
 
     @staticmethod
     @once_differentiable
