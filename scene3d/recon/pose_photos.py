@@ -83,9 +83,7 @@ def list_photos(folder: Path) -> list[str]:
     if not folder.exists():
         raise CaptureError(folder, "expected a folder of photos, it does not exist", "Check the path.")
     if not folder.is_dir():
-        raise CaptureError(
-            folder, "expected a folder of photos or a video, got another file", "Give a folder."
-        )
+        raise CaptureError(folder, "expected a folder of photos or a video, got another file", "Give a folder.")
     names, foreign = [], set()
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
