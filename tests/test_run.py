@@ -53,8 +53,19 @@ def write_tiny_capture(folder: Path) -> Path:
         pose = torch.linalg.inv(cameras.viewmats[i]) @ torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
         frames.append({"file_path": name, "transform_matrix": pose.tolist()})
     lens = {"fl_x": 50.0, "fl_y": 50.0, "cx": WIDTH / 2, "cy": HEIGHT / 2, "w": WIDTH, "h": HEIGHT}
-    (folder / "transforms.json").write_text(json.dumps({**lens, "frames": frames}))
+    write_points(folder / "points.ply", gaussians.means)
+    points = {"ply_file_path": "points.ply"}
+    (folder / "transforms.json").write_text(json.dumps({**lens, **points, "frames": frames}))
     return folder
+
+
+def write_points(path: Path, points: torch.Tensor) -> None:
+    header = f"ply\nformat ascii 1.0\nelement vertex {len(points)}\n"
+    names = "".join(f"property float {axis}\n" for axis in "xyz") + "".join(
+        f"property uchar {color}\n" for color in ("red", "green", "blue")
+    )
+    rows = "".join(f"{x} {y} {z} 128 128 128\n" for x, y, z in points.tolist())
+    path.write_text(f"{header}{names}end_header\n{rows}")
 
 
 @pytest.fixture(scope="module")
