@@ -19,4 +19,5 @@ NB_MODULE(_cpu, m) {
   scene3d::bind_raster(m);
   scene3d::bind_loss(m);
   scene3d::bind_adam(m);
+  scene3d::bind_knn(m);
 }

@@ -13,5 +13,6 @@ using Array = nb::ndarray<T, Shape..., nb::c_contig, nb::device::cpu>;
 void bind_raster(nb::module_& m);
 void bind_loss(nb::module_& m);
 void bind_adam(nb::module_& m);
+void bind_knn(nb::module_& m);
 
 }  // namespace scene3d
