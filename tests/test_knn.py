@@ -51,7 +51,7 @@ def test_a_point_alone_has_distance_zero() -> None:
 def test_points_that_are_not_finite_are_refused() -> None:
     points = torch.zeros(5, 3)
     points[3, 1] = torch.nan
-    with pytest.raises(ValueError, match="points: expected finite coordinates, got .* in row 3"):
+    with pytest.raises(ValueError, match=r"points: expected finite coordinates, got .* in row 3"):
         knn.nearest(points, torch.zeros(1, 3), 1)
 
 
