@@ -167,21 +167,14 @@ def _shared(config: Config) -> Config:
 
 def _do(job: _Job, out: Path) -> None:
     """Do a job unless its stamp says that it is done. `begun.json` becomes `done.json` at the end."""
-    chosen = flatten(asdict(job.options))
-    inputs = dict(job.inputs) | {
-        name: path for name, path in chosen.items() if isinstance(path, Path) and path.exists()
-    }
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()}
-    # Through JSON, as the stamp on disk went: tuples become lists.
-    settings = json.loads(json.dumps(settings))
-    stamp = Stamp(settings, {name: digest(path, exclude=out) for name, path in inputs.items()})
+    stamp = _stamp(job, out)
     begun, done = job.folder / "begun.json", job.folder / "done.json"
     reason = stamp.why_stale(done, job.outputs)
     if reason is None:
         logger.info("%s: done already", job.name)
         return
     logger.info("%s: %s", job.name, reason)
-    resumes = not done.exists() and stamp.why_stale(begun, ()) is None
+    resumes = stamp.why_stale(done if done.exists() else begun, outputs=()) is None
     done.unlink(missing_ok=True)
     stamp.write(begun)
     job.action(resumes)
