@@ -19,7 +19,7 @@ import scene3d
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SAMPLE = ROOT / "data" / "sample" / "images"
-N_PHOTOS = 14
+N_PHOTOS = 10
 INSTALLING = ("python3 tools/quickstart.py", "pip install")
 
 
