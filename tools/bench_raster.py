@@ -186,7 +186,10 @@ def main(config: Config) -> None:
     if config.with_reference:
         small = random_case(2_000, 240, 135)
         cpu._cpu.set_simd_level(levels[0])
-        rows += [time_native(small, levels[0], max(config.threads), config.repeats), time_reference(small, max(config.threads), 3)]
+        rows += [
+            time_native(small, levels[0], max(config.threads), config.repeats),
+            time_reference(small, max(config.threads), 3),
+        ]
     print(format_table(rows))
     if config.out is not None:
         config.out.write_text(json.dumps([row.__dict__ for row in rows], indent=1))

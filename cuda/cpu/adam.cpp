@@ -67,8 +67,8 @@ int64_t call_adam_step(const std::vector<Values>& params, const std::vector<Grad
 }  // namespace
 
 void bind_adam(nb::module_& m) {
-  m.def("adam_step", &call_adam_step, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-        nb::arg().none(), nb::arg(), nb::arg(), nb::arg());
+  m.def("adam_step", &call_adam_step, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
+        nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg().noconvert().none(), nb::arg(), nb::arg(), nb::arg());
 }
 
 }  // namespace scene3d

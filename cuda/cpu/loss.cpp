@@ -96,11 +96,17 @@ nb::tuple call_l1_ssim(Image rgb, Array<const T, nb::shape<-1, -1, 3>> target,
   return nb::make_tuple(parts.loss, parts.l1, parts.ssim);
 }
 
+template <class T>
+void bind_l1_ssim(nb::module_& m) {
+  m.def("l1_ssim", &call_l1_ssim<T>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert().none(),
+        nb::arg(), nb::arg().noconvert());
+}
+
 }  // namespace
 
 void bind_loss(nb::module_& m) {
-  m.def("l1_ssim", &call_l1_ssim<float>, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
-  m.def("l1_ssim", &call_l1_ssim<uint8_t>, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+  bind_l1_ssim<float>(m);
+  bind_l1_ssim<uint8_t>(m);
 }
 
 }  // namespace scene3d

@@ -72,6 +72,7 @@ S3D_INLINE mask16 operator>=(f32x16 a, f32x16 b) { return {_mm512_cmp_ps_mask(a.
 S3D_INLINE mask16 operator<(f32x16 a, f32x16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
 S3D_INLINE mask16 operator&(mask16 a, mask16 b) { return {static_cast<__mmask16>(a.m & b.m)}; }
 S3D_INLINE uint32_t bits(mask16 a) { return a.m; }
+S3D_INLINE mask16 mask_of(uint32_t bits) { return {static_cast<__mmask16>(bits)}; }
 // a where the mask holds, else 0
 S3D_INLINE f32x16 keep(mask16 m, f32x16 a) { return _mm512_maskz_mov_ps(m.m, a.v); }
 S3D_INLINE f32x16 select(mask16 m, f32x16 a, f32x16 b) { return _mm512_mask_mov_ps(b.v, m.m, a.v); }
@@ -173,6 +174,15 @@ S3D_INLINE mask16 operator&(mask16 a, mask16 b) {
 S3D_INLINE uint32_t bits(mask16 a) {
   return static_cast<uint32_t>(_mm256_movemask_ps(a.m[0]) | (_mm256_movemask_ps(a.m[1]) << 8));
 }
+S3D_INLINE mask16 mask_of(uint32_t bits) {
+  const __m256i lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  mask16 r;
+  for (int i = 0; i < 2; i++) {
+    const __m256i here = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits >> (8 * i))), lanes);
+    r.m[i] = _mm256_castsi256_ps(_mm256_cmpeq_epi32(here, lanes));
+  }
+  return r;
+}
 S3D_INLINE f32x16 keep(mask16 m, f32x16 a) { return {_mm256_and_ps(m.m[0], a.v[0]), _mm256_and_ps(m.m[1], a.v[1])}; }
 S3D_INLINE f32x16 select(mask16 m, f32x16 a, f32x16 b) {
   return {_mm256_blendv_ps(b.v[0], a.v[0], m.m[0]), _mm256_blendv_ps(b.v[1], a.v[1], m.m[1])};
@@ -256,6 +266,10 @@ S3D_INLINE uint32_t bits(mask16 a) {
   for (int i = 0; i < 4; i++) result |= vaddvq_u32(vandq_u32(a.m[i], vld1q_u32(lanes))) << (4 * i);
   return result;
 }
+S3D_INLINE mask16 mask_of(uint32_t bits) {
+  const uint32_t lanes[4] = {1, 2, 4, 8};
+  S3D_EACH(mask16, r.m[i] = vtstq_u32(vdupq_n_u32(bits >> (4 * i)), vld1q_u32(lanes)))
+}
 S3D_INLINE f32x16 keep(mask16 m, f32x16 a) {
   S3D_EACH(f32x16, r.v[i] = vreinterpretq_f32_u32(vandq_u32(m.m[i], vreinterpretq_u32_f32(a.v[i]))))
 }
@@ -332,6 +346,7 @@ S3D_INLINE uint32_t bits(mask16 a) {
   for (int i = 0; i < 16; i++) result |= static_cast<uint32_t>(a.m[i]) << i;
   return result;
 }
+S3D_INLINE mask16 mask_of(uint32_t bits) { S3D_EACH(mask16, r.m[i] = (bits >> i) & 1) }
 S3D_INLINE f32x16 keep(mask16 m, f32x16 a) { S3D_EACH(f32x16, r.v[i] = m.m[i] ? a.v[i] : 0.f) }
 S3D_INLINE f32x16 select(mask16 m, f32x16 a, f32x16 b) { S3D_EACH(f32x16, r.v[i] = m.m[i] ? a.v[i] : b.v[i]) }
 S3D_INLINE f32x16 reciprocal(f32x16 a) { return f32x16(1.f) / a; }

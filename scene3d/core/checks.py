@@ -1,8 +1,8 @@
 """Argument checks with named dimensions: sizes bind across the arguments of one call.
 
-    dims = Dims()
-    dims.check("means", means, "N 3")
-    dims.check("quats", quats, "N 4")   # quats: expected shape [N, 4], got [4, 4] where N=5
+dims = Dims()
+dims.check("means", means, "N 3")
+dims.check("quats", quats, "N 4")   # quats: expected shape [N, 4], got [4, 4] where N=5
 """
 
 from __future__ import annotations

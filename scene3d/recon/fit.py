@@ -1,0 +1,304 @@
+"""Fit Gaussians to a capture by gradient descent on its photos.
+
+Same capture, first Gaussians and settings give the same bytes, for any number of threads, stopped and resumed or not.
+Torch itself runs on one thread here: its sums depend on the number of threads, and the native code has its own.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scene3d.core.capture import Capture
+from scene3d.core.errors import CaptureError
+from scene3d.core.gaussians import Gaussians
+from scene3d.core.progress import Progress
+from scene3d.recon import checkpoint, exposure, losses, pose_refine, schedule, strategy_default, strategy_mcmc
+from scene3d.recon.densify import Clock, GradStats, is_refine_step
+from scene3d.recon.fit_state import FitState
+from scene3d.recon.initialize import scene_extent
+from scene3d.recon.optim import with_sh_degree
+from scene3d.recon.photos import PhotoStore
+from scene3d.recon.settings import FitSettings
+from scene3d.recon.validate import Validation, validate
+from scene3d.render.rasterize import rasterize
+from scene3d.render.types import RasterSettings, Render
+
+LOG_EVERY = 50
+import os
+
+EPSP = float(os.environ.get("EPSP", "2"))
+CHECK_EVERY = 100  # Steps between searches for NaN and Inf: a pass over all parameters.
+LOSS_WINDOW = 50  # Steps over which the loss shown is averaged.
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A point of the curves of a run. Seconds are those of fitting, without evaluations."""
+
+    step: int
+    seconds: float
+    loss: float
+    n_gaussians: int
+    scale: int
+    psnr: float | None = None
+    cc_psnr: float | None = None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit gives.
+
+    Attributes:
+        gaussians: The scene, in the frame of the capture.
+        capture: The capture with refined poses, if they were refined.
+        n_steps: Steps done.
+        seconds: Time of fitting, without evaluations.
+        is_finished: False when it was stopped before its end.
+        n_dropped: Gaussians removed because a number was not finite.
+        validation: Test views at the end.
+    """
+
+    gaussians: Gaussians
+    capture: Capture
+    n_steps: int
+    seconds: float
+    is_finished: bool
+    n_dropped: int
+    validation: Validation | None
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a run tells and asks while it goes on.
+
+    Attributes:
+        log: Takes points of the curves.
+        validated: Takes measurements of the test views.
+        should_stop: Asked after every step; True ends the run with a checkpoint.
+        checkpoint: File of the checkpoint; None keeps none.
+        resume: Go on from the checkpoint, where there is one.
+    """
+
+    log: Callable[[LogLine], None] = lambda line: None
+    validated: Callable[[Validation], None] = lambda validation: None
+    should_stop: Callable[[], bool] = lambda: False
+    checkpoint: Path | None = None
+    resume: bool = True
+
+
+def fit(capture: Capture, gaussians: Gaussians, settings: FitSettings, hooks: Hooks = Hooks()) -> FitResult:
+    """Fit `gaussians` to the training photos of `capture`.
+
+    Raises:
+        CaptureError: nothing to fit to or to begin with.
+        FormatError: the checkpoint to resume cannot be read or belongs to another run.
+        OutputError: the checkpoint cannot be written.
+    """
+    if not capture.train:
+        raise CaptureError(capture.source, "no training photos", "Keep at least one photo out of the test split")
+    if len(gaussians) == 0:
+        raise CaptureError(capture.source, "no Gaussians to begin with", "Pass points or --init scene.ply")
+    with single_threaded_torch():
+        run = _Run(capture, gaussians, settings, hooks)
+        return run.to_end()
+
+
+@contextmanager
+def single_threaded_torch() -> Iterator[None]:
+    """Keep torch to one thread inside of the block."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+class _Run:
+    """One fit on its way: the state, and what does not change."""
+
+    def __init__(self, capture: Capture, gaussians: Gaussians, settings: FitSettings, hooks: Hooks) -> None:
+        self.capture, self.settings, self.hooks = capture, settings, hooks
+        self.extent = scene_extent(capture.cameras.select(capture.train))
+        self.photos = PhotoStore(capture)
+        self.raster = RasterSettings(antialiased=settings.antialiased, absgrad=settings.strategy.absgrad)
+        self.state = self._first_state(gaussians)
+        self.loss = math.nan
+        self.validation: Validation | None = None
+
+    def _first_state(self, gaussians: Gaussians) -> FitState:
+        path = self.hooks.checkpoint
+        if path is not None and self.hooks.resume and path.exists():
+            return checkpoint.load(path, self.capture, self.settings)
+        return FitState.start(self.capture, gaussians.select(gaussians.is_finite()), self.settings, self.extent)
+
+    def to_end(self) -> FitResult:
+        state, settings = self.state, self.settings
+        stopped = False
+        with Progress(settings.max_steps, "fitting") as progress:
+            while state.fraction < 1 and not stopped:
+                began = time.perf_counter()
+                self.step()
+                state.seconds += time.perf_counter() - began
+                self._report(progress)
+                stopped = self.hooks.should_stop()
+                if stopped or state.fraction >= 1 or self._is_due(settings.checkpoint_every):
+                    self._save()
+        return FitResult(
+            self._gaussians(),
+            self._refined_capture(),
+            state.step,
+            state.seconds,
+            state.fraction >= 1,
+            state.n_dropped,
+            self.validation,
+        )
+
+    def step(self) -> None:
+        """One photo, one step of every optimizer, and density control where it is due."""
+        state, settings = self.state, self.settings
+        state.adam.raise_sh_degree(schedule.sh_degree_at(settings, state.fraction))
+        position = state.next_view()
+        scale = schedule.scale_at(settings.resolution, state.fraction)
+        background = losses.fit_background(settings.background, self.capture.has_alpha, state.generator)
+        render, loss, leaves = self._forward(position, scale, background)
+        loss.backward()
+        value = loss.item()
+        self._note_loss(value)
+        clock = Clock(state.step + 1, self._next_fraction(), state.fraction)
+        if math.isfinite(value):
+            self._descend(position, render, leaves)
+            self._control_density(clock)
+        else:
+            self._skip()
+        state.step, state.fraction = clock.step, clock.fraction
+        if clock.step % CHECK_EVERY == 0 or clock.fraction >= 1:
+            self._drop_nonfinite()
+
+    def _next_fraction(self) -> float:
+        return schedule.run_fraction(self.settings, self.state.step + 1, self.state.seconds)
+
+    def _forward(
+        self, position: int, scale: int, background: losses.Color
+    ) -> tuple[Render, Tensor, tuple[Tensor | None, Tensor | None]]:
+        state, view = self.state, self.capture.train[position]
+        camera = self.photos.camera(view, scale)
+        delta = transform = None
+        if state.poses is not None:
+            delta = state.poses.leaf(position)
+            camera = state.poses.move(camera, delta)
+        raster = self._raster(scale, background)
+        render = rasterize(state.adam.gaussians(), camera, raster, self.settings.backend)
+        rgb = render.rgb[0]
+        if state.exposure is not None:
+            transform = state.exposure.leaf(position)
+            rgb = exposure.apply(rgb, transform)
+        target = self.photos.target(view, scale)
+        loss = losses.photometric(rgb, target, background, self.settings.ssim_lambda)
+        return render, loss, (delta, transform)
+
+    def _raster(self, scale: int, background: losses.Color) -> RasterSettings:
+        # The blur of a whole image, measured in pixels of a reduced one: otherwise Gaussians that fit coarse images
+        # would be too thin for fine ones.
+        return replace(self.raster, background=background, eps2d=self.raster.eps2d / scale**EPSP)
+
+    def _descend(self, position: int, render: Render, leaves: tuple[Tensor | None, Tensor | None]) -> None:
+        state, settings = self.state, self.settings
+        visible = (render.stats.radii[0] > 0).view(torch.uint8)
+        if settings.strategy.name == "default" and state.fraction < settings.strategy.refine_stop:
+            height, width = render.rgb.shape[1:3]
+            state.stats.add(render.stats, visible, 0.5 * math.sqrt(height * width))
+        losses.add_regularizer_grads(state.adam, settings, self.extent)
+        lrs = schedule.learning_rates(settings, state.fraction, self.extent)
+        state.adam.step(lrs, (settings.lrs.beta1, settings.lrs.beta2), visible)
+        delta, transform = leaves
+        if state.poses is not None and delta is not None and delta.grad is not None:
+            lr = settings.pose_lr * pose_refine.LR_FINAL**state.fraction
+            state.poses.step(position, delta.grad, lr)
+        if state.exposure is not None and transform is not None and transform.grad is not None:
+            lr = exposure.LR * exposure.LR_FINAL**state.fraction
+            state.exposure.step(position, transform.grad, lr)
+
+    def _control_density(self, clock: Clock) -> None:
+        state, strategy = self.state, self.settings.strategy
+        is_due = is_refine_step(strategy, clock)
+        if strategy.name == "mcmc":
+            if is_due:
+                strategy_mcmc.refine(state.adam, strategy, clock, state.n_start, state.generator)
+                state.stats = GradStats.zeros(len(state.adam))
+            if strategy.noise > 0 and clock.step % strategy.noise_every == 0:
+                lr = schedule.learning_rates(self.settings, clock.fraction, self.extent)["means"]
+                strategy_mcmc.explore(state.adam, strategy, lr, self.extent, state.generator)
+            return
+        if is_due:
+            state.stats = strategy_default.refine(
+                state.adam, state.stats, strategy, clock, self.extent, state.n_start, state.generator
+            )
+        if clock.fraction < strategy.refine_stop and clock.crosses(strategy.reset_every):
+            strategy_default.reset_opacities(state.adam, strategy)
+
+    def _skip(self) -> None:
+        for value in self.state.adam.values.values():
+            value.grad = None
+        self.state.n_skipped += 1
+        self._drop_nonfinite()
+
+    def _drop_nonfinite(self) -> None:
+        state = self.state
+        keep = state.adam.drop_nonfinite()
+        n_dropped = int((~keep).sum())
+        if n_dropped:
+            state.stats = state.stats.select(keep)
+            state.n_dropped += n_dropped
+
+    def _note_loss(self, loss: float) -> None:
+        if math.isfinite(loss):
+            self.loss = loss if math.isnan(self.loss) else self.loss + (loss - self.loss) / LOSS_WINDOW
+
+    def _is_due(self, every: int) -> bool:
+        return every > 0 and self.state.step % every == 0
+
+    def _report(self, progress: Progress) -> None:
+        state, settings = self.state, self.settings
+        is_last = state.fraction >= 1
+        if is_last or state.step in settings.eval_steps:
+            result = validate(self._gaussians(), self.capture, settings, state.step, state.seconds)
+            self.validation = result
+            if result is not None:
+                self.hooks.validated(result)
+                progress.note(f"step {state.step}: {result.psnr:.2f} dB on {len(result.views)} test views")
+            self._log(result)
+        elif self._is_due(LOG_EVERY):
+            self._log(None)
+        progress.update(state.step, loss=f"{self.loss:.4f}", gaussians=str(len(state.adam)))
+
+    def _log(self, result: Validation | None) -> None:
+        state = self.state
+        scale = schedule.scale_at(self.settings.resolution, state.fraction)
+        scores = (None, None) if result is None else (result.psnr, result.cc_psnr)
+        self.hooks.log(LogLine(state.step, state.seconds, self.loss, len(state.adam), scale, *scores))
+
+    def _gaussians(self) -> Gaussians:
+        return with_sh_degree(self.state.adam.gaussians().detach(), self.settings.sh_degree)
+
+    def _refined_capture(self) -> Capture:
+        if self.state.poses is None:
+            return self.capture
+        train = list(self.capture.train)
+        viewmats = self.capture.cameras.viewmats.clone()
+        viewmats[train] = self.state.poses.moved(self.capture.cameras.select(train)).viewmats
+        return replace(self.capture, cameras=replace(self.capture.cameras, viewmats=viewmats))
+
+    def _save(self) -> None:
+        if self.hooks.checkpoint is not None:
+            began = time.perf_counter()
+            checkpoint.save(self.hooks.checkpoint, self.state, self.capture, self.settings)
+            self.state.seconds += time.perf_counter() - began

@@ -1,0 +1,75 @@
+"""Everything of a fit that changes from step to step: what a checkpoint must hold for a run to go on unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scene3d.core.capture import Capture
+from scene3d.core.gaussians import Gaussians
+from scene3d.recon.densify import GradStats
+from scene3d.recon.exposure import Exposure
+from scene3d.recon.optim import AdamState
+from scene3d.recon.pose_refine import PoseDeltas
+from scene3d.recon.settings import FitSettings
+
+
+@dataclass
+class FitState:
+    """A run after some steps.
+
+    Attributes:
+        adam: Gaussians and moments.
+        stats: Screen gradients since the last refinement.
+        generator: Source of every random number.
+        order: Views of this epoch, as positions in capture.train. [n_train] long
+        position: How many of them are done.
+        n_start: Gaussians at the beginning.
+        step: Steps done.
+        seconds: Time of fitting, without evaluations.
+        fraction: Part of the run done.
+        n_dropped: Gaussians removed because a number was not finite.
+        n_skipped: Steps without effect because the loss was not finite.
+        exposure: Colour transforms, if asked for.
+        poses: Camera motions, if asked for.
+    """
+
+    adam: AdamState
+    stats: GradStats
+    generator: torch.Generator
+    order: Tensor
+    n_start: int
+    position: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    fraction: float = 0.0
+    n_dropped: int = 0
+    n_skipped: int = 0
+    exposure: Exposure | None = None
+    poses: PoseDeltas | None = None
+
+    @classmethod
+    def start(cls, capture: Capture, gaussians: Gaussians, settings: FitSettings, extent: float) -> FitState:
+        """Step 0."""
+        generator = torch.Generator().manual_seed(settings.seed)
+        n, n_train = len(gaussians), len(capture.train)
+        degree = settings.sh_degree if settings.sh_every <= 0 else min(gaussians.sh_degree, settings.sh_degree)
+        return cls(
+            adam=AdamState.start(gaussians, degree),
+            stats=GradStats.zeros(n),
+            generator=generator,
+            order=torch.randperm(n_train, generator=generator),
+            n_start=n,
+            exposure=None if settings.exposure == "none" else Exposure.start(settings.exposure, n_train),
+            poses=PoseDeltas.start(n_train, extent) if settings.pose_opt else None,
+        )
+
+    def next_view(self) -> int:
+        """Position in capture.train of the next view: every one once per epoch, in random order."""
+        if self.position == len(self.order):
+            self.order = torch.randperm(len(self.order), generator=self.generator)
+            self.position = 0
+        self.position += 1
+        return int(self.order[self.position - 1])

@@ -1,0 +1,111 @@
+"""Forecast of a fit: how long it will take and how much memory, from a few timed steps at its beginning."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from scene3d.core.capture import Capture
+from scene3d.core.gaussians import SH_COUNTS, Gaussians
+from scene3d.recon import losses, schedule
+from scene3d.recon.densify import count_limit
+from scene3d.recon.photos import PhotoStore, reduced_size
+from scene3d.recon.settings import FitSettings
+from scene3d.render.rasterize import rasterize
+from scene3d.render.types import RasterSettings
+
+N_FRACTIONS = 200
+PROBE_SCALE = 4
+# Adam, statistics and the rest on top of forward and backward, measured on fits of 10k to 100k Gaussians.
+STEP_OVER_RASTER = 1.3
+BYTES_PER_PIXEL = 160  # Images, their gradients, loss maps, tile lists.
+BYTES_PER_SPLAT = 400  # Projected values and their gradients, per-thread rows, sort keys.
+TENSORS_PER_PARAMETER = 5  # Value, gradient, two moments, and one copy while rows are rearranged.
+PHOTO_CACHE_BYTES = 512 << 20
+BASE_BYTES = 350 << 20  # Python with torch.
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Seconds of one step = base + per_gaussian · N + per_pixel · H · W."""
+
+    base: float
+    per_gaussian: float
+    per_pixel: float
+
+    def step_seconds(self, n_gaussians: int, n_pixels: int) -> float:
+        return self.base + self.per_gaussian * n_gaussians + self.per_pixel * n_pixels
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a fit will take, about: scenes differ, and the count may stay below its cap."""
+
+    seconds: float
+    memory_bytes: int
+    n_gaussians: int
+
+
+def measure_cost(capture: Capture, gaussians: Gaussians, settings: FitSettings) -> CostModel:
+    """Time forward and backward of one photo at two sizes and two counts. Leaves all arguments as they are."""
+    view = capture.train[0]
+    store = PhotoStore(capture)
+    few = gaussians.select(torch.arange(0, len(gaussians), 4))
+    width, height = capture.cameras.width(view), capture.cameras.height(view)
+    small = reduced_size(width, height, PROBE_SCALE)
+    pixels, few_pixels = width * height, small[0] * small[1]
+    whole = _time_step(store, view, gaussians, 1, settings)
+    coarse = _time_step(store, view, gaussians, PROBE_SCALE, settings)
+    thin = _time_step(store, view, few, PROBE_SCALE, settings)
+    per_pixel = max(whole - coarse, 0.0) / max(pixels - few_pixels, 1)
+    per_gaussian = max(coarse - thin, 0.0) / max(len(gaussians) - len(few), 1)
+    base = max(thin - per_gaussian * len(few) - per_pixel * few_pixels, 0.0)
+    return CostModel(*(STEP_OVER_RASTER * value for value in (base, per_gaussian, per_pixel)))
+
+
+def forecast(capture: Capture, n_start: int, settings: FitSettings, cost: CostModel) -> Forecast:
+    """Sum the cost over the schedules of resolution and count.
+
+    Args:
+        capture: Its largest training photo counts.
+        n_start: Gaussians at the beginning.
+        settings: Of the fit.
+        cost: From `measure_cost`.
+    """
+    sizes = capture.cameras.sizes[list(capture.train)]
+    width, height = sizes[int((sizes[:, 0] * sizes[:, 1]).argmax())].tolist()
+    fractions = [(i + 0.5) / N_FRACTIONS for i in range(N_FRACTIONS)]
+    counts = [max(n_start, count_limit(settings.strategy, fraction, n_start)) for fraction in fractions]
+    total = 0.0
+    for fraction, count in zip(fractions, counts, strict=True):
+        scale = schedule.scale_at(settings.resolution, fraction)
+        size = reduced_size(width, height, scale) if scale > 1 else (width, height)
+        total += cost.step_seconds(count, size[0] * size[1])
+    seconds = total / N_FRACTIONS * settings.max_steps
+    if settings.time_limit:
+        seconds = min(seconds, settings.time_limit)
+    return Forecast(seconds, _memory(capture, max(counts), width * height, settings), max(counts))
+
+
+def _memory(capture: Capture, n_gaussians: int, n_pixels: int, settings: FitSettings) -> int:
+    n_parameters = 11 + 3 * SH_COUNTS[settings.sh_degree]
+    photos = int(capture.cameras.sizes.prod(dim=1).sum()) * (5 if capture.has_alpha else 3)
+    per_gaussian = 4 * n_parameters * TENSORS_PER_PARAMETER + BYTES_PER_SPLAT
+    # Reduced photos of two scales add a third at most.
+    kept = min(photos * 4 // 3, PHOTO_CACHE_BYTES)
+    return BASE_BYTES + kept + n_gaussians * per_gaussian + n_pixels * BYTES_PER_PIXEL
+
+
+def _time_step(store: PhotoStore, view: int, gaussians: Gaussians, scale: int, settings: FitSettings) -> float:
+    raster = RasterSettings(antialiased=settings.antialiased)
+    camera, target = store.camera(view, scale), store.target(view, scale)
+    leaves = gaussians.map(lambda value: value.detach().clone().requires_grad_())
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        render = rasterize(leaves, camera, raster, settings.backend)
+        losses.photometric(render.rgb[0], target, losses.BLACK, settings.ssim_lambda).backward()
+        times.append(time.perf_counter() - began)
+    return min(times)

@@ -1,0 +1,63 @@
+"""Presets: named functions from a capture to settings. Nothing in them depends on the speed of the machine, so that the
+same command gives the same scene everywhere."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scene3d.core.capture import Capture
+from scene3d.recon.settings import FitSettings, LearningRates, ResolutionSettings, StrategySettings
+
+PresetName = Literal["fast", "balanced", "best"]
+
+# Longer side of photos, pixels, where neither --data-factor nor --max-size is given.
+MAX_SIZES: dict[PresetName, int] = {"fast": 640, "balanced": 960, "best": 1600}
+
+
+def preset_settings(name: PresetName, capture: Capture, max_steps: int | None = None) -> FitSettings:
+    """The settings of a preset for a capture; max_steps replaces its number of steps, schedules follow."""
+    presets = {"fast": fast, "balanced": balanced, "best": best}
+    return presets[name](mean_pixels(capture), max_steps)
+
+
+def fast(n_pixels: int, max_steps: int | None = None) -> FitSettings:
+    """A good scene in the time of a coffee order: few steps, mostly at low resolution, few Gaussians."""
+    return FitSettings(
+        max_steps=max_steps or 2500,
+        sh_degree=2,
+        sh_every=0.15,
+        lrs=LearningRates(means=5e-4),
+        strategy=StrategySettings(cap_max=_cap(n_pixels, 0.25, 60_000)),
+        resolution=ResolutionSettings((4, 2), (0.25, 0.6)),
+    )
+
+
+def balanced(n_pixels: int, max_steps: int | None = None) -> FitSettings:
+    """Most of the quality in minutes."""
+    return FitSettings(
+        max_steps=max_steps or 10_000,
+        sh_every=0.1,
+        lrs=LearningRates(means=3e-4),
+        strategy=StrategySettings(cap_max=_cap(n_pixels, 0.35, 200_000)),
+        resolution=ResolutionSettings((4, 2), (0.1, 0.3)),
+    )
+
+
+def best(n_pixels: int, max_steps: int | None = None) -> FitSettings:
+    """What the data gives, however long it takes."""
+    return FitSettings(
+        max_steps=max_steps or 30_000,
+        strategy=StrategySettings(cap_max=_cap(n_pixels, 0.6, 1_000_000)),
+        resolution=ResolutionSettings((4, 2), (0.03, 0.1)),
+    )
+
+
+def mean_pixels(capture: Capture) -> int:
+    """Mean size of the training photos, pixels."""
+    sizes = capture.cameras.sizes[list(capture.train)]
+    return int(sizes.prod(dim=1).sum()) // max(len(sizes), 1)
+
+
+def _cap(n_pixels: int, per_pixel: float, most: int) -> int:
+    # More Gaussians than pixels teach nothing; below this, scenes larger than one view would starve.
+    return max(20_000, min(most, int(n_pixels * per_pixel)))

@@ -1,0 +1,76 @@
+"""Test views measured during a fit: PSNR of float renders, as rendered and after the best colour correction."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from scene3d.core.capture import Capture
+from scene3d.core.gaussians import Gaussians
+from scene3d.ops.color_fit import fit_colors
+from scene3d.ops.image import psnr
+from scene3d.recon.losses import eval_background
+from scene3d.recon.photos import PhotoStore
+from scene3d.recon.settings import FitSettings
+from scene3d.render.rasterize import rasterize
+from scene3d.render.types import RasterSettings
+
+
+@dataclass(frozen=True)
+class ViewScore:
+    """One test view.
+
+    Attributes:
+        name: Of its photo.
+        psnr: As rendered, dB.
+        cc_psnr: After the affine colour transform that fits it best (least squares), dB.
+    """
+
+    name: str
+    psnr: float
+    cc_psnr: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """All test views after some steps; means are over views."""
+
+    step: int
+    seconds: float
+    n_gaussians: int
+    psnr: float
+    cc_psnr: float
+    views: tuple[ViewScore, ...]
+    protocol: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def validate(
+    gaussians: Gaussians, capture: Capture, settings: FitSettings, step: int, seconds: float
+) -> Validation | None:
+    """Measure the test views at full size; None where there are none.
+
+    PSNR of float renders clamped to [0, 1], not rounded to 8 bits; masked pixels do not count.
+    """
+    if not capture.test:
+        return None
+    background = eval_background(settings.background, capture.has_alpha)
+    raster = RasterSettings(antialiased=settings.antialiased, background=background)
+    store = PhotoStore(capture, budget_bytes=0)
+    scores = []
+    with torch.no_grad():
+        for view in capture.test:
+            rgb = rasterize(gaussians.detach(), store.camera(view, 1), raster, settings.backend).rgb[0]
+            target = store.target(view, 1)
+            truth = target.over(background)
+            corrected = fit_colors(rgb, truth, target.weight)
+            values = [float(psnr(image.clamp(0, 1), truth, target.weight)) for image in (rgb, corrected)]
+            scores.append(ViewScore(capture.cameras.names[view], *values))
+    n = len(scores)
+    means = sum(s.psnr for s in scores) / n, sum(s.cc_psnr for s in scores) / n
+    words = f"float renders clamped to 0..1 over {background}; cc_psnr after a least-squares affine colour fit"
+    return Validation(step, seconds, len(gaussians), *means, tuple(scores), f"{capture.protocol}; {words}".lstrip("; "))

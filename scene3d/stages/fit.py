@@ -1,0 +1,188 @@
+"""Fit Gaussian splats to a posed capture. Ctrl-C stops cleanly; the same command then goes on to the same result."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from scene3d import __version__
+from scene3d.core.capture import Capture
+from scene3d.core.gaussians import Gaussians
+from scene3d.core.interrupt import stop_requests
+from scene3d.core.progress import duration_text
+from scene3d.core.scene import Scene, SceneInfo
+from scene3d.io.capture_files import CaptureOptions, read_capture
+from scene3d.io.registry import read_scene, write_scene
+from scene3d.io.stamp import digest
+from scene3d.ops.threads import set_threads
+from scene3d.recon import checkpoint, fit_files
+from scene3d.recon.fit import FitResult, Hooks, fit
+from scene3d.recon.forecast import forecast, measure_cost
+from scene3d.recon.initialize import initialize
+from scene3d.recon.presets import MAX_SIZES, PresetName, preset_settings
+from scene3d.recon.settings import BackgroundName, ExposureName, FitSettings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StrategyConfig:
+    """How the number and the places of Gaussians change. What is not given comes from the preset."""
+
+    name: Annotated[Literal["default", "mcmc"] | None, tyro.conf.arg(name="")] = None
+    """default = adaptive density control, mcmc = relocation and noise."""
+    cap_max: int | None = None
+    """Most Gaussians ever. More are sharper, slower and larger."""
+    refine_every: int | None = None
+    """Steps from one refinement to the next."""
+    refine_start: float | None = None
+    """First refinement, fraction of the run."""
+    refine_stop: float | None = None
+    """Last refinement, fraction of the run."""
+    absgrad: bool | None = None
+    """default: use absolute screen gradients, which split blurry Gaussians better (then raise grow-grad2d)."""
+    grow_grad2d: float | None = None
+    """default: screen gradient above which a Gaussian grows; smaller values give more Gaussians."""
+    prune_opacity: float | None = None
+    """More transparent Gaussians are removed (default) or moved (mcmc)."""
+    reset_every: float | None = None
+    """default: fraction of the run between resets of all opacities; 0 = never."""
+    noise: float | None = None
+    """mcmc: strength of the exploration noise."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to fit and how. What is not given comes from the preset."""
+
+    capture: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CAPTURE")]
+    """Folder with photos and poses: COLMAP, transforms.json or Blender."""
+    out: Path = Path("fit")
+    """Folder for scene.ply, checkpoint.pt, config.json, log.jsonl and stats/."""
+    preset: PresetName = "balanced"
+    """fast = a minute or less, balanced = minutes, best = as good as it gets; for small photos on a CPU."""
+    max_steps: int | None = None
+    """Steps of the run; all schedules follow."""
+    time_limit: float | None = None
+    """Seconds of fitting at most; schedules follow the clock, so results then depend on the machine."""
+    data_factor: int | None = None
+    """Reduce photos by this whole number."""
+    max_size: int | None = None
+    """Longer side of photos at most, pixels. Default without data-factor: by the preset."""
+    test_every: int = 8
+    """Every n-th photo by name is held out for testing; 0 = none."""
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    """Density control."""
+    sh_degree: int | None = None
+    """Spherical-harmonics degree of view-dependent colour, 0 to 3."""
+    antialiased: bool = False
+    """Opacity compensation of Mip-Splatting: no halos when zoomed out."""
+    exposure: ExposureName = "none"
+    """Learn a colour correction per photo: gain = one factor per channel, affine = all of it."""
+    pose_opt: bool = False
+    """Refine camera poses too."""
+    background: BackgroundName = "auto"
+    """Behind the scene. auto = random colours where photos have alpha, else black."""
+    opacity_reg: float | None = None
+    """Weight of the mean opacity in the loss."""
+    scale_reg: float | None = None
+    """Weight of the mean size in the loss."""
+    eval_steps: tuple[int, ...] = ()
+    """Also measure test views after these steps."""
+    checkpoint_every: int = 2000
+    """Steps between checkpoints; 0 = only at the end or when stopped."""
+    init: Path | None = None
+    """Scene file to begin with, instead of the points of the capture."""
+    seed: int = 0
+    """Of every random number."""
+    resume: bool = True
+    """Go on from the checkpoint in the output folder, if there is one."""
+    backend: str = "auto"
+    """Rasterizer: auto, cpu, cuda, gsplat or reference."""
+    threads: int | None = None
+    """Of the native code; all cores by default. Results do not depend on it."""
+
+
+def run(config: Config) -> None:
+    """Read, fit, write, print the score."""
+    set_threads(config.threads)
+    capture = read_capture(config.capture, _capture_options(config))
+    for notice in capture.notices:
+        logger.info("%s", notice)
+    settings = fit_settings(config, capture)
+    first = _first_gaussians(config, capture)
+    path = config.out / "checkpoint.pt"
+    resumes = config.resume and path.exists()
+    done = checkpoint.load(path, capture, settings).step if resumes else 0
+    logger.info("%s", f"resuming after step {done}" if done else _forecast_text(capture, first, settings))
+    log = fit_files.RunLog(config.out / "log.jsonl", done)
+    fit_files.write_record(config.out / "config.json", _record(config, capture, settings, len(first)))
+    with stop_requests() as should_stop:
+        hooks = Hooks(
+            log.write, lambda scores: fit_files.write_validation(config.out, scores), should_stop, path, config.resume
+        )
+        result = fit(capture, first, settings, hooks)
+    if not result.is_finished:
+        logger.warning("stopped after step %d; the same command goes on from %s", result.n_steps, path)
+        raise SystemExit(should_stop.exit_code)
+    info = SceneInfo(antialiased=settings.antialiased, source=str(capture.source), made_by=f"scene3d {__version__}")
+    write_scene(Scene(result.gaussians, info), config.out / "scene.ply")
+    print(_summary(result, config.out / "scene.ply"))
+
+
+def fit_settings(config: Config, capture: Capture) -> FitSettings:
+    """The preset with what the user gave in its place."""
+    preset = preset_settings(config.preset, capture, config.max_steps)
+    strategy = replace(preset.strategy, **_given(config.strategy, tuple(asdict(config.strategy))))
+    names = ("time_limit", "sh_degree", "antialiased", "exposure", "pose_opt", "background", "opacity_reg", "scale_reg")
+    more = ("eval_steps", "checkpoint_every", "seed", "backend")
+    return replace(preset, strategy=strategy, **_given(config, names + more))
+
+
+def _given(config: Config | StrategyConfig, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+
+
+def _capture_options(config: Config) -> CaptureOptions:
+    max_size = config.max_size
+    if max_size is None and config.data_factor is None:
+        max_size = MAX_SIZES[config.preset]
+    return CaptureOptions(data_factor=config.data_factor, max_size=max_size, test_every=config.test_every)
+
+
+def _first_gaussians(config: Config, capture: Capture) -> Gaussians:
+    if config.init is None:
+        return initialize(capture, config.seed)
+    return read_scene(config.init).payload
+
+
+def _forecast_text(capture: Capture, first: Gaussians, settings: FitSettings) -> str:
+    expected = forecast(capture, len(first), settings, measure_cost(capture, first, settings))
+    size = "x".join(str(n) for n in capture.cameras.sizes[capture.train[0]].tolist())
+    return (
+        f"{len(capture.train)} photos of {size}, {len(first):,} Gaussians to begin with, {settings.max_steps:,} steps: "
+        f"about {duration_text(expected.seconds)} and {expected.memory_bytes / 2**30:.1f} GB "
+        f"with at most {expected.n_gaussians:,} Gaussians"
+    )
+
+
+def _record(config: Config, capture: Capture, settings: FitSettings, n_first: int) -> dict[str, Any]:
+    options = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(config).items()}
+    views = {"n_train": len(capture.train), "n_test": len(capture.test), "protocol": capture.protocol}
+    return {
+        "version": __version__,
+        "config": options,
+        "settings": asdict(settings),
+        "inputs": {**views, "digest": digest(config.capture), "n_first_gaussians": n_first},
+    }
+
+
+def _summary(result: FitResult, path: Path) -> str:
+    scores = result.validation
+    psnr = "" if scores is None else f"PSNR {scores.psnr:.2f} dB ({len(scores.views)} test views)  "
+    dropped = f", {result.n_dropped} dropped (not finite)" if result.n_dropped else ""
+    return f"{psnr}{len(result.gaussians):,} Gaussians{dropped}  {result.n_steps:,} steps in {duration_text(result.seconds)} -> {path}"
