@@ -12,7 +12,7 @@ from torch import Tensor
 try:
     from scene3d import _cpu
 except ImportError:
-    _cpu = None
+    _cpu = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +109,10 @@ def _check(
     n_rows = params[0].shape[0] if params else 0
     for i, row in enumerate(zip(params, grads, exp_avgs, exp_avg_sqs, strict=True)):
         for name, value in zip(("params", "grads", "exp_avgs", "exp_avg_sqs"), row, strict=True):
-            if value is None and name == "grads":
+            if value is None:
                 continue
-            if value.shape != row[0].shape or value.shape[0] != n_rows:
-                expected = [n_rows, *row[0].shape[1:]]
+            if value.shape != params[i].shape or value.shape[0] != n_rows:
+                expected = [n_rows, *params[i].shape[1:]]
                 raise ValueError(f"{name}[{i}]: expected shape {expected}, got {list(value.shape)}")
             if name != "grads" and not value.is_contiguous():
                 raise ValueError(

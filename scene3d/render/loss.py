@@ -23,7 +23,7 @@ from scene3d.ops.image import ssim_map
 try:
     from scene3d import _cpu
 except ImportError:
-    _cpu = None
+    _cpu = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class _KnownGradient(torch.autograd.Function):
     """A number whose derivative by rgb is known already."""
 
     @staticmethod
-    def forward(ctx: Any, rgb: Tensor, value: float, v_rgb: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, rgb: Tensor, value: float, v_rgb: Tensor) -> Tensor:
         ctx.save_for_backward(v_rgb)
         return rgb.new_tensor(value)
 
