@@ -1,4 +1,4 @@
-"""The native module; its functions are private to scene3d.render and scene3d.ops."""
+"""The native CPU module, as far as type checkers are told: its signatures are checked where it is called, at run time."""
 
 from typing import Any
 

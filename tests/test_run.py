@@ -15,6 +15,7 @@ from scene3d.core.cameras import Cameras, look_at
 from scene3d.core.errors import CaptureError
 from scene3d.core.gaussians import Gaussians
 from scene3d.render.rasterize import rasterize
+from scene3d.report.run_folder import read_run
 from scene3d.stages import run as stage
 from scene3d.stages.run import Config, FitOptions, RenderOptions
 
@@ -107,6 +108,14 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 )
 def test_run_leaves_every_result(name: str, finished: Config):
     assert (out_of(finished) / name).exists()
+
+
+def test_report_finds_the_curve_that_the_fit_wrote(finished: Config):
+    log = read_run(out_of(finished)).log
+    assert log[-1].step == 30
+    assert log[-1].n_gaussians > 0
+    assert log[-1].seconds > 0
+    assert log[-1].psnr is not None
 
 
 def test_second_run_does_nothing_again_and_says_so(

@@ -14,7 +14,7 @@ from scene3d.recon.validate import Validation
 
 
 class RunLog:
-    """log.jsonl: one JSON object per line with step, time (seconds of fitting), loss, count, scale, psnr, cc_psnr.
+    """log.jsonl: one JSON object per line with step, seconds (of fitting), loss, n_gaussians, scale, psnr, cc_psnr.
 
     Args:
         path: Of the file.
@@ -36,9 +36,9 @@ class RunLog:
         values = asdict(line)
         row: dict[str, Any] = {
             "step": line.step,
-            "time": round(line.seconds, 4),
+            "seconds": round(line.seconds, 4),
             "loss": line.loss,
-            "count": line.n_gaussians,
+            "n_gaussians": line.n_gaussians,
         }
         row |= {name: values[name] for name in ("scale", "psnr", "cc_psnr")}
         # NaN is no JSON.
