@@ -1,4 +1,4 @@
-"""The native CPU module, as far as type checkers are told: its signatures are checked where it is called, at run time."""
+"""The native CPU module, as far as type checkers are told: nanobind checks its arguments at run time."""
 
 from typing import Any
 

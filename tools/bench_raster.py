@@ -161,7 +161,8 @@ def _timed_calls(
 
 def format_table(rows: list[Row]) -> str:
     """The rows as text."""
-    head = f"{'scene':24}{'backend':9}{'thr':>4}{'raster fwd':>12}{'fwd+bwd':>9}{'project':>9}{'reduce':>8}{'total fwd+bwd':>15}"
+    head = f"{'scene':24}{'backend':9}{'thr':>4}{'raster fwd':>12}{'fwd+bwd':>9}{'project':>9}{'reduce':>8}"
+    head += f"{'total fwd+bwd':>15}"
     lines = [head, "-" * len(head)]
     for r in rows:
         lines.append(

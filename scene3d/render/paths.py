@@ -1,4 +1,4 @@
-"""Camera paths: orbit, ellipse, spiral and a smooth flight through given views. All give float32 Cameras of one size."""
+"""Camera paths: orbit, ellipse, spiral and a smooth flight through given views. All give float32 Cameras, one size."""
 
 from __future__ import annotations
 
