@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -104,7 +105,7 @@ def _torch() -> Finding:
 def _native() -> list[Finding]:
     remedy = "Install scene3d with its native code: pip install . in the source folder (needs a C++ compiler)"
     try:
-        from scene3d import _cpu
+        _cpu = importlib.import_module("scene3d._cpu")
     except ImportError as error:
         return [Finding("scene3d._cpu", "broken", f"cannot be imported: {error}", remedy)]
     levels = ", ".join(_cpu.simd_levels())
