@@ -16,7 +16,7 @@ struct RasterCall {
   T background[3];
   bool with_extra, absgrad;
 
-  GaussianRow<T> row(int64_t i) const {
+  S3D_HD_MEMBER GaussianRow<T> row(int64_t i) const {
     const T *m = means + 3 * i, *q = quats + 4 * i, *s = log_scales + 3 * i;
     return {{m[0], m[1], m[2]}, {q[0], q[1], q[2], q[3]}, {s[0], s[1], s[2]}, opacity_logits[i]};
   }

@@ -8,8 +8,10 @@
 
 #if defined(__CUDACC__)
 #define S3D_HD static inline __host__ __device__
+#define S3D_HD_MEMBER __host__ __device__
 #else
 #define S3D_HD static inline
+#define S3D_HD_MEMBER
 #endif
 
 namespace scene3d {
