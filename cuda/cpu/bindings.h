@@ -14,5 +14,7 @@ void bind_raster(nb::module_& m);
 void bind_loss(nb::module_& m);
 void bind_adam(nb::module_& m);
 void bind_knn(nb::module_& m);
+void bind_noise(nb::module_& m);
+void bind_simd_probe(nb::module_& m);
 
 }  // namespace scene3d

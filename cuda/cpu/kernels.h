@@ -29,6 +29,8 @@ struct Kernels {
   void (*loss_tile)(const LossArgs& args, int64_t tile, float* scratch);
   // Rows [begin, end). Returns how many gradient values are not finite.
   int64_t (*adam_rows)(const AdamArgs& args, int64_t begin, int64_t end);
+  // Every operation of simd.h on three vectors; returns how many rows and names it wrote.
+  int (*simd_probe)(const float* input, float (*rows)[16], const char** names);
 };
 
 const Kernels& scalar_kernels();
