@@ -185,4 +185,5 @@ def _summary(result: FitResult, path: Path) -> str:
     scores = result.validation
     psnr = "" if scores is None else f"PSNR {scores.psnr:.2f} dB ({len(scores.views)} test views)  "
     dropped = f", {result.n_dropped} dropped (not finite)" if result.n_dropped else ""
-    return f"{psnr}{len(result.gaussians):,} Gaussians{dropped}  {result.n_steps:,} steps in {duration_text(result.seconds)} -> {path}"
+    steps = f"{result.n_steps:,} steps in {duration_text(result.seconds)}"
+    return f"{psnr}{len(result.gaussians):,} Gaussians{dropped}  {steps} -> {path}"
