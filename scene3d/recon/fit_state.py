@@ -73,3 +73,7 @@ class FitState:
             self.position = 0
         self.position += 1
         return int(self.order[self.position - 1])
+
+    def coming_views(self, n: int) -> list[int]:
+        """Positions of the next views of this epoch, n at most."""
+        return [int(i) for i in self.order[self.position : self.position + n]]

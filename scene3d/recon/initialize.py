@@ -19,6 +19,8 @@ MIN_POINTS = 100  # With fewer points than this, random ones are added.
 RANDOM_POINTS = 20_000
 HULL_SCALE = 4  # Silhouettes are looked up in photos reduced by this factor.
 HULL_VIEWS = 24
+HULL_ROUNDS = 4
+HULL_CANDIDATES = 10  # Per point wanted.
 HULL_ALPHA = 0.1
 HULL_SLACK = 0.05  # Fraction of views that may see a point outside of the silhouette: poses and mattes have errors.
 NEAREST_DEPTH, FARTHEST_DEPTH = 0.3, 4.0  # Of random points, in distances of the camera from the middle of the scene.
@@ -130,19 +132,32 @@ def _hull_points(capture: Capture, center: Tensor, n: int, generator: torch.Gene
     cameras = capture.cameras.select(views)
     # Half the diagonal of what the widest camera sees at the middle of the scene bounds the hull.
     reach = (cameras.sizes.float() / 2).norm(dim=1) / cameras.Ks[:, 0, 0].float()
-    radius = float(((cameras.centers().float() - center).norm(dim=1) * reach).max())
-    candidates = center + radius * (2 * torch.rand(20 * n, 3, generator=generator) - 1)
-    n_inside, n_seen = torch.zeros(len(candidates)), torch.zeros(len(candidates))
-    colors, n_colors = torch.zeros(len(candidates), 3), torch.zeros(len(candidates))
+    radius = ((cameras.centers().float() - center).norm(dim=1) * reach).max()
+    low, high = center - radius, center + radius
+    points, colors = center.new_zeros(0, 3), center.new_zeros(0, 3)
+    # A subject may fill a thousandth of that cube: every round looks in the box of what the one before has found.
+    for _ in range(HULL_ROUNDS):
+        candidates = low + (high - low) * torch.rand(HULL_CANDIDATES * n, 3, generator=generator)
+        points, colors = _inside_silhouettes(store, views, candidates)
+        if len(points) == 0 or len(points) >= n:
+            break
+        margin = 0.05 * (high - low)
+        low, high = points.amin(dim=0) - margin, points.amax(dim=0) + margin
+    return points[:n], colors[:n]
+
+
+def _inside_silhouettes(store: PhotoStore, views: list[int], candidates: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of the candidates that most photos see inside of the silhouette, and their mean colours there."""
+    n_seen, n_inside = torch.zeros(len(candidates)), torch.zeros(len(candidates))
+    colors = torch.zeros(len(candidates), 3)
     for view in views:
         seen, rgb, alpha = _look_up(store, view, candidates)
         inside = seen & (alpha > HULL_ALPHA)
         n_seen += seen
         n_inside += inside
         colors += torch.where(inside[:, None], rgb / alpha.clamp(min=HULL_ALPHA)[:, None], torch.zeros(1))
-        n_colors += inside
-    rows = ((n_seen > 0.5 * len(views)) & (n_inside >= (1 - HULL_SLACK) * n_seen)).nonzero()[:n, 0]
-    return candidates[rows], (colors[rows] / n_colors[rows, None].clamp(min=1)).clamp(0, 1)
+    rows = ((n_seen > 0.5 * len(views)) & (n_inside >= (1 - HULL_SLACK) * n_seen)).nonzero()[:, 0]
+    return candidates[rows], (colors[rows] / n_inside[rows, None].clamp(min=1)).clamp(0, 1)
 
 
 def _look_up(store: PhotoStore, view: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -157,4 +172,4 @@ def _look_up(store: PhotoStore, view: int, points: Tensor) -> tuple[Tensor, Tens
     seen = (in_cam[:, 2] > 1e-6) & (column >= 0) & (row >= 0) & (column < width) & (row < height)
     flat = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
     alpha = torch.ones(len(points)) if target.alpha is None else target.alpha.reshape(-1)[flat]
-    return seen, target.rgb.reshape(-1, 3)[flat], alpha
+    return seen, target.colors().reshape(-1, 3)[flat], alpha

@@ -24,7 +24,7 @@ class Target:
     """One photo as a fit sees it.
 
     Attributes:
-        rgb: Premultiplied sRGB, 0 to 1. [H, W, 3]
+        rgb: sRGB bytes; premultiplied and 0 to 1 where there is alpha. [H, W, 3] uint8 or float32
         alpha: 0 to 1, None where the photo has none. [H, W]
         weight: 0 to 1, None = every pixel counts. [H, W]
     """
@@ -33,8 +33,12 @@ class Target:
     alpha: Tensor | None
     weight: Tensor | None
 
+    def colors(self) -> Tensor:
+        """Premultiplied sRGB, 0 to 1. [H, W, 3]"""
+        return self.rgb.float() / 255 if self.rgb.dtype == torch.uint8 else self.rgb
+
     def over(self, background: tuple[float, float, float]) -> Tensor:
-        """The photo on a background. [H, W, 3]"""
+        """The photo on a background, bytes where it has no alpha. [H, W, 3]"""
         if self.alpha is None:
             return self.rgb
         return self.rgb + (1 - self.alpha[..., None]) * torch.tensor(background)
@@ -68,12 +72,20 @@ class PhotoStore:
     def target(self, view: int, scale: int) -> Target:
         """One photo at 1/scale of its size."""
         photo = self._capture.load(view) if scale <= 1 else self._reduced_photo(view, scale)
-        rgb = photo.rgb.float().div_(255)
-        alpha = None if photo.alpha is None else photo.alpha.float().div_(255)
-        if alpha is not None and scale <= 1:
-            rgb.mul_(alpha[..., None])
+        rgb, alpha = photo.rgb, None
+        if photo.alpha is not None:
+            alpha = photo.alpha.float().div_(255)
+            rgb = rgb.float().div_(255)
+            if scale <= 1:
+                rgb.mul_(alpha[..., None])
         weight = None if photo.mask is None else photo.mask.float().div_(255)
         return Target(rgb, alpha, weight)
+
+    def prefetch(self, views: list[int], scale: int) -> None:
+        """Begin to read the photos that are needed next, as far as they are not kept here."""
+        missing = [view for view in views if scale <= 1 or (view, scale) not in self._reduced]
+        if missing:
+            self._capture.prefetch(missing)
 
     def _reduced_photo(self, view: int, scale: int) -> Photo:
         key = (view, scale)

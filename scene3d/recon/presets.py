@@ -21,14 +21,13 @@ def preset_settings(name: PresetName, capture: Capture, max_steps: int | None = 
 
 
 def fast(n_pixels: int, max_steps: int | None = None) -> FitSettings:
-    """A good scene in the time of a coffee order: few steps, mostly at low resolution, few Gaussians."""
+    """A good scene within a minute: few steps, the first ones at low resolution, few Gaussians."""
     return FitSettings(
         max_steps=max_steps or 2500,
-        sh_degree=2,
-        sh_every=0.15,
-        lrs=LearningRates(means=5e-4),
-        strategy=StrategySettings(cap_max=_cap(n_pixels, 0.25, 60_000)),
-        resolution=ResolutionSettings((4, 2), (0.25, 0.6)),
+        sh_every=0.1,
+        lrs=LearningRates(means=5e-4, log_scales=1e-2, shN=2.5e-4),
+        strategy=StrategySettings(cap_max=_cap(n_pixels, 0.25, 60_000), reset_every=0),
+        resolution=ResolutionSettings((4, 2), (0.15, 0.4)),
     )
 
 
@@ -37,8 +36,8 @@ def balanced(n_pixels: int, max_steps: int | None = None) -> FitSettings:
     return FitSettings(
         max_steps=max_steps or 10_000,
         sh_every=0.1,
-        lrs=LearningRates(means=3e-4),
-        strategy=StrategySettings(cap_max=_cap(n_pixels, 0.35, 200_000)),
+        lrs=LearningRates(means=3e-4, shN=2.5e-4),
+        strategy=StrategySettings(cap_max=_cap(n_pixels, 0.35, 200_000), reset_every=0),
         resolution=ResolutionSettings((4, 2), (0.1, 0.3)),
     )
 
@@ -47,6 +46,7 @@ def best(n_pixels: int, max_steps: int | None = None) -> FitSettings:
     """What the data gives, however long it takes."""
     return FitSettings(
         max_steps=max_steps or 30_000,
+        sh_every=0.05,
         strategy=StrategySettings(cap_max=_cap(n_pixels, 0.6, 1_000_000)),
         resolution=ResolutionSettings((4, 2), (0.03, 0.1)),
     )

@@ -67,6 +67,7 @@ def validate(
             rgb = rasterize(gaussians.detach(), store.camera(view, 1), raster, settings.backend).rgb[0]
             target = store.target(view, 1)
             truth = target.over(background)
+            truth = truth.float() / 255 if truth.dtype == torch.uint8 else truth
             corrected = fit_colors(rgb, truth, target.weight)
             values = [float(psnr(image.clamp(0, 1), truth, target.weight)) for image in (rgb, corrected)]
             scores.append(ViewScore(capture.cameras.names[view], *values))
