@@ -3,6 +3,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <vector>
@@ -14,15 +15,30 @@
 namespace scene3d {
 namespace {
 
-constexpr int64_t kAdamRows = 512;  // per task: 120 KB of each array at 59 columns
+// Per task: 256 KB of each array. Shorter ranges cut the streams that the processor fetches ahead: with ranges of 512
+// rows through all six arrays, a step took twice as long.
+constexpr int64_t kAdamValues = 1 << 16;
+
+struct AdamTask {
+  const AdamGroup* group;
+  int64_t begin, end;  // rows
+  int64_t n_bad;
+};
 
 int64_t adam_step(const AdamArgs& args, int64_t n_rows) {
-  std::vector<int64_t> n_bad((n_rows + kAdamRows - 1) / kAdamRows);
+  std::vector<AdamTask> tasks;
+  for (const AdamGroup* group = args.groups; group != args.groups + args.n_groups; group++) {
+    const int64_t grain = kAdamValues / (16 * std::max<int64_t>(group->n_columns, 1)) * 16 + 16;
+    for (int64_t begin = 0; begin < n_rows; begin += grain)
+      tasks.push_back({group, begin, std::min(begin + grain, n_rows), 0});
+  }
   const auto adam_rows = kernels().adam_rows;
-  parallel_ranges(n_rows, kAdamRows,
-                  [&](int64_t begin, int64_t end) { n_bad[begin / kAdamRows] = adam_rows(args, begin, end); });
+  parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
+    AdamTask& task = tasks[static_cast<size_t>(i)];
+    task.n_bad = adam_rows(args, *task.group, task.begin, task.end);
+  });
   int64_t total = 0;
-  for (int64_t n : n_bad) total += n;
+  for (const AdamTask& task : tasks) total += task.n_bad;
   return total;
 }
 

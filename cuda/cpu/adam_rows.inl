@@ -94,20 +94,16 @@ static void adam_block(const AdamGroup& g, const AdamConstants& c, int64_t row, 
   }
 }
 
-// Rows [begin, end). Returns how many gradient values of visible rows are not finite.
-static int64_t adam_rows(const AdamArgs& args, int64_t begin, int64_t end) {
+// Rows [begin, end) of one group. Returns how many gradient values of visible rows are not finite.
+static int64_t adam_rows(const AdamArgs& args, const AdamGroup& g, int64_t begin, int64_t end) {
   const AdamConstants c = {args.beta1,           1 - args.beta1, args.beta2, 1 - args.beta2,
                            args.root_correction, args.eps,       HUGE_VALF};
   int64_t n_bad = 0;
-  for (int k = 0; k < args.n_groups; k++) {
-    const AdamGroup& g = args.groups[k];
-    for (int64_t row = begin; row < end; row += 16) {
-      const int n_rows = static_cast<int>(end - row < 16 ? end - row : 16);
-      uint32_t rows = 0;
-      for (int r = 0; r < n_rows; r++)
-        rows |= static_cast<uint32_t>(!args.visible || args.visible[row + r]) << r;
-      if (rows) adam_block(g, c, row, n_rows, rows, n_bad);
-    }
+  for (int64_t row = begin; row < end; row += 16) {
+    const int n_rows = static_cast<int>(end - row < 16 ? end - row : 16);
+    uint32_t rows = 0;
+    for (int r = 0; r < n_rows; r++) rows |= static_cast<uint32_t>(!args.visible || args.visible[row + r]) << r;
+    if (rows) adam_block(g, c, row, n_rows, rows, n_bad);
   }
   return n_bad;
 }

@@ -16,6 +16,7 @@ template <class T>
 struct ViewGrad;  // math/projection.h
 struct LossArgs;  // cpu/loss.h
 struct AdamArgs;  // cpu/adam.h
+struct AdamGroup;
 
 struct Kernels {
   const char* name;
@@ -27,8 +28,8 @@ struct Kernels {
   void (*gradient_rows)(const RasterCall<float>& call, const PairRows& pairs, int64_t begin, int64_t end,
                         const RasterGrads<float>& out, ViewGrad<float>* v_view);
   void (*loss_tile)(const LossArgs& args, int64_t tile, float* scratch);
-  // Rows [begin, end). Returns how many gradient values are not finite.
-  int64_t (*adam_rows)(const AdamArgs& args, int64_t begin, int64_t end);
+  // Rows [begin, end) of a group. Returns how many gradient values are not finite.
+  int64_t (*adam_rows)(const AdamArgs& args, const AdamGroup& group, int64_t begin, int64_t end);
   // Every operation of simd.h on three vectors; returns how many rows and names it wrote.
   int (*simd_probe)(const float* input, float (*rows)[16], const char** names);
 };

@@ -6,8 +6,8 @@
 // stay in L2:
 //   rows of both images -> vertical blur of x, y, xx + yy, xy -> horizontal blur -> SSIM and its three derivative maps
 //   -> horizontal blur -> vertical blur -> gradient.
-// Both folds use the window's symmetry: six multiplications and five additions per output.
-// 270x480, 2 threads, Zen 4 (AVX-512): 0.65 ms; torch's own operators: 30 ms and more.
+// Each blur uses the window's symmetry: six multiplications and five additions per output.
+// 270x480 on one core, Zen 4: 1.5 ms with AVX-512, 2.6 ms with AVX2; on two 0.75 ms and 1.3 ms.
 #pragma once
 #include <cstdint>
 

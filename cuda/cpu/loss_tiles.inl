@@ -69,6 +69,17 @@ static void from_lanes(const LossTile& t, const float* lanes, float* flat) {
 
 S3D_INLINE void clear(float* row, int64_t n_floats) { std::memset(row, 0, sizeof(float) * n_floats); }
 
+// Asks for what a row needs, a block of rows ahead of its use; beyond the image this does no harm.
+static void prefetch_row(const LossTile& t, int row) {
+  const LossArgs& args = t.args;
+  if (row < 0 || row >= args.height) return;
+  const int64_t first = 3 * (int64_t{row} * args.width + t.load_x0), last = first + 3 * (t.load_x1 - t.load_x0);
+  for (int64_t i = first; i < last; i += 16) {
+    __builtin_prefetch(args.rgb + i, 0, 2);
+    if (args.target) __builtin_prefetch(args.target + i, 0, 2);
+  }
+}
+
 // The tail of the flat row is 0: it was cleared when the tile began.
 static void load_row(const LossTile& t, int row, int slot) {
   const LossArgs& args = t.args;
@@ -93,7 +104,8 @@ static void load_row(const LossTile& t, int row, int slot) {
   }
   to_lanes(t, t.flat, y);
   if (!args.weight) return;
-  for (int i = 0; i < n_floats; i++) t.flat[i] = args.weight[first + i / 3];
+  for (int i = 0; i < n_floats / 3; i++)
+    for (int channel = 0; channel < 3; channel++) t.flat[3 * i + channel] = args.weight[first + i];
   to_lanes(t, t.flat, w);
 }
 
@@ -276,7 +288,10 @@ static void loss_tile(const LossArgs& args, int64_t tile, float* scratch) {
   LossTile t = begin_loss_tile(args, tile, scratch);
   const int n_blocks = (t.y1 - t.y0 + 4) / 5;
   const auto load_block = [&](int m) {
-    for (int i = 0; i < 5; i++) load_row(t, t.y0 - 10 + 5 * m + i, 5 * (m % 3) + i);
+    for (int i = 0; i < 5; i++) {
+      load_row(t, t.y0 - 10 + 5 * m + i, 5 * (m % 3) + i);
+      prefetch_row(t, t.y0 - 5 + 5 * m + i);
+    }
   };
   load_block(0);
   load_block(1);
