@@ -82,9 +82,11 @@ def _blur(channels: Tensor) -> Tensor:  # [D, H, W]
     offsets = torch.arange(SSIM_WINDOW, dtype=channels.dtype, device=channels.device) - SSIM_WINDOW // 2
     window = torch.exp(-offsets.square() / (2 * SSIM_SIGMA**2))
     window = window / window.sum()
-    half = SSIM_WINDOW // 2
-    columns = torch.nn.functional.conv2d(channels[:, None], window.view(1, 1, -1, 1), padding=(half, 0))
-    return torch.nn.functional.conv2d(columns, window.view(1, 1, 1, -1), padding=(0, half))[:, 0]
+    half, n = SSIM_WINDOW // 2, len(channels)
+    # As groups of one image: as a batch of images with one channel, PyTorch takes ten times as long.
+    windows = window.expand(n, 1, 1, -1)
+    columns = torch.nn.functional.conv2d(channels[None], windows.transpose(2, 3), padding=(half, 0), groups=n)
+    return torch.nn.functional.conv2d(columns, windows, padding=(0, half), groups=n)[0]
 
 
 def _check(a: Tensor, b: Tensor, mask: Tensor | None) -> None:
