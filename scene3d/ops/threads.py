@@ -1,8 +1,12 @@
-"""How many threads the native code takes. Results never depend on it."""
+"""How many threads the native code and torch take. Results of the native code never depend on it, those of torch do."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 MAX_THREADS = 256
 
@@ -25,3 +29,14 @@ def set_threads(n_threads: int | None) -> int:
         return chosen
     _cpu.set_threads(chosen)
     return chosen
+
+
+@contextmanager
+def single_threaded_torch() -> Iterator[None]:
+    """Keep torch to one thread inside of the block: its sums, and the tails of its loops, depend on the number."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from scene3d.core.capture import Capture
 from scene3d.core.errors import CaptureError
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.progress import Progress
+from scene3d.ops.threads import single_threaded_torch
 from scene3d.recon import checkpoint, exposure, losses, pose_refine, schedule, strategy_default, strategy_mcmc
 from scene3d.recon.densify import Clock, GradStats, is_refine_step
 from scene3d.recon.fit_state import FitState
@@ -105,17 +105,6 @@ def fit(capture: Capture, gaussians: Gaussians, settings: FitSettings, hooks: Ho
     with single_threaded_torch():
         run = _Run(capture, gaussians, settings, hooks)
         return run.to_end()
-
-
-@contextmanager
-def single_threaded_torch() -> Iterator[None]:
-    """Keep torch to one thread inside of the block."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 class _Run:

@@ -24,7 +24,7 @@ BYTES_PER_PIXEL = 160  # Images, their gradients, loss maps, tile lists.
 BYTES_PER_SPLAT = 400  # Projected values and their gradients, per-thread rows, sort keys.
 TENSORS_PER_PARAMETER = 5  # Value, gradient, two moments, and one copy while rows are rearranged.
 PHOTO_CACHE_BYTES = 512 << 20
-BASE_BYTES = 350 << 20  # Python with torch.
+BASE_BYTES = 600 << 20  # Python with torch, and decoding of photos.
 
 
 @dataclass(frozen=True)

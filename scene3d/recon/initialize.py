@@ -12,6 +12,7 @@ from scene3d.core.capture import Capture
 from scene3d.core.gaussians import SH_COUNTS, Gaussians
 from scene3d.ops import sh
 from scene3d.ops.knn import mean_neighbor_distance
+from scene3d.ops.threads import single_threaded_torch
 from scene3d.recon.photos import PhotoStore
 
 OPACITY = 0.1
@@ -32,11 +33,12 @@ def initialize(capture: Capture, seed: int, sh_degree: int = 0) -> Gaussians:
     The same capture and seed give the same Gaussians.
     """
     generator = torch.Generator().manual_seed(seed)
-    points, colors = usable_points(capture)
-    if len(points) < MIN_POINTS:
-        more, more_colors = random_points(capture, RANDOM_POINTS, generator)
-        points, colors = torch.cat([points, more]), torch.cat([colors, more_colors])
-    return from_points(points, colors, generator, sh_degree)
+    with single_threaded_torch():
+        points, colors = usable_points(capture)
+        if len(points) < MIN_POINTS:
+            more, more_colors = random_points(capture, RANDOM_POINTS, generator)
+            points, colors = torch.cat([points, more]), torch.cat([colors, more_colors])
+        return from_points(points, colors, generator, sh_degree)
 
 
 def usable_points(capture: Capture) -> tuple[Tensor, Tensor]:

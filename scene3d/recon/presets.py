@@ -44,10 +44,13 @@ def balanced(n_pixels: int, max_steps: int | None = None) -> FitSettings:
 
 def best(n_pixels: int, max_steps: int | None = None) -> FitSettings:
     """What the data gives, however long it takes."""
+    n_steps = max_steps or 30_000
+    # A reset of opacities costs a thousand steps to recover from.
+    reset_every = 0.1 if n_steps >= 20_000 else 0.0
     return FitSettings(
-        max_steps=max_steps or 30_000,
+        max_steps=n_steps,
         sh_every=0.05,
-        strategy=StrategySettings(cap_max=_cap(n_pixels, 0.6, 1_000_000)),
+        strategy=StrategySettings(cap_max=_cap(n_pixels, 0.6, 1_000_000), reset_every=reset_every),
         resolution=ResolutionSettings((4, 2), (0.03, 0.1)),
     )
 

@@ -18,6 +18,7 @@ from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene, write_scene
 from scene3d.io.stamp import digest
+from scene3d.io.transforms_json import write_transforms_json
 from scene3d.ops.threads import set_threads
 from scene3d.recon import checkpoint, fit_files
 from scene3d.recon.fit import FitResult, Hooks, fit
@@ -84,7 +85,7 @@ class Config:
     exposure: ExposureName = "none"
     """Learn a colour correction per photo: gain = one factor per channel, affine = all of it."""
     pose_opt: bool = False
-    """Refine camera poses too."""
+    """Refine the poses of training cameras too; they are written to refined_transforms.json."""
     background: BackgroundName = "auto"
     """Behind the scene. auto = random colours where photos have alpha, else black."""
     opacity_reg: float | None = None
@@ -131,6 +132,8 @@ def run(config: Config) -> None:
         raise SystemExit(should_stop.exit_code)
     info = SceneInfo(antialiased=settings.antialiased, source=str(capture.source), made_by=f"scene3d {__version__}")
     write_scene(Scene(result.gaussians, info), config.out / "scene.ply")
+    if config.pose_opt:
+        write_transforms_json(result.capture.cameras, config.out / "refined_transforms.json")
     print(_summary(result, config.out / "scene.ply"))
 
 
@@ -177,7 +180,7 @@ def _record(config: Config, capture: Capture, settings: FitSettings, n_first: in
         "version": __version__,
         "config": options,
         "settings": asdict(settings),
-        "inputs": {**views, "digest": digest(config.capture), "n_first_gaussians": n_first},
+        "inputs": {**views, "digest": digest(config.capture, exclude=config.out), "n_first_gaussians": n_first},
     }
 
 
