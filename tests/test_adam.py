@@ -67,6 +67,16 @@ def test_visible_rows_move_as_if_all_were_visible(n, fraction):
         assert torch.equal(mine[~visible], old[~visible])
 
 
+@pytest.mark.parametrize("n_columns", [1, 2, 15, 16, 17, 32, 33, 45, 50])
+def test_mask_covers_exactly_its_rows_for_any_row_length(n_columns):
+    visible = torch.rand(75, generator=torch.Generator().manual_seed(0)) < 0.5
+    param, moment, square = torch.zeros(75, n_columns), torch.zeros(75, n_columns), torch.zeros(75, n_columns)
+    adam_step_([param], [torch.ones(75, n_columns)], [moment], [square], [1.0], 1, visible)
+    assert torch.equal(param != 0, visible[:, None].expand(75, n_columns))
+    assert torch.equal(moment != 0, param != 0)
+    assert torch.equal(square != 0, param != 0)
+
+
 def test_bool_and_uint8_masks_mean_the_same():
     visible = torch.arange(40) % 3 == 0
     a, b = Group(40, seed=3), Group(40, seed=3)

@@ -61,6 +61,13 @@ struct VisibleValues {
   int64_t row, left;   // the row that the next value belongs to and how many of its values are to come
 
   uint32_t next() {
+    if (n_columns >= 16) {  // At most two rows, and no branch that depends on where they meet.
+      const uint32_t here = (1u << (left < 16 ? left : 16)) - 1, pair = rows >> row;
+      const bool ends = left <= 16;
+      row += ends;
+      left += (ends ? n_columns : 0) - 16;
+      return ((0u - (pair & 1u)) & here) | ((0u - (pair >> 1 & 1u)) & (0xffffu ^ here));
+    }
     uint32_t taken = 0;
     for (int64_t from = 0; from < 16;) {
       const int64_t to = from + left < 16 ? from + left : 16;
