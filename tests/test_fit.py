@@ -282,3 +282,16 @@ def test_command_begins_with_a_given_scene(tmp_path: Path):
     assert len(read_scene(tmp_path / "more" / "scene.ply").payload) == len(
         read_scene(tmp_path / "fit" / "scene.ply").payload
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_steps": -5}, "max_steps: expected at least 1, got -5"),
+        ({"sh_degree": 4}, "sh_degree: expected 0 to 3, got 4"),
+        ({"time_limit": 0.0}, "time_limit: expected more than 0 seconds, got 0.0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(values: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SETTINGS, **values)

@@ -144,3 +144,13 @@ class FitSettings:
     resolution: ResolutionSettings = field(default_factory=ResolutionSettings)
     eval_steps: tuple[int, ...] = ()
     checkpoint_every: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps: expected at least 1, got {self.max_steps}")
+        if not 0 <= self.sh_degree <= 3:
+            raise ValueError(f"sh_degree: expected 0 to 3, got {self.sh_degree}")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit: expected more than 0 seconds, got {self.time_limit}")
+        if self.strategy.cap_max < 1:
+            raise ValueError(f"strategy.cap_max: expected at least 1, got {self.strategy.cap_max}")
