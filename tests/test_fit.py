@@ -294,4 +294,4 @@ def test_command_begins_with_a_given_scene(tmp_path: Path):
 )
 def test_settings_out_of_range_are_refused(values: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(SETTINGS, **values)
+        replace(FitSettings(), **values)

@@ -23,7 +23,7 @@ def preset_settings(name: PresetName, capture: Capture, max_steps: int | None = 
 def fast(n_pixels: int, max_steps: int | None = None) -> FitSettings:
     """A good scene within a minute: few steps, the first ones at low resolution, few Gaussians."""
     return FitSettings(
-        max_steps=max_steps or 2500,
+        max_steps=2500 if max_steps is None else max_steps,
         sh_every=0.1,
         lrs=LearningRates(means=5e-4, log_scales=1e-2, shN=2.5e-4),
         strategy=StrategySettings(cap_max=_cap(n_pixels, 0.25, 60_000), reset_every=0),
@@ -34,7 +34,7 @@ def fast(n_pixels: int, max_steps: int | None = None) -> FitSettings:
 def balanced(n_pixels: int, max_steps: int | None = None) -> FitSettings:
     """Most of the quality in minutes."""
     return FitSettings(
-        max_steps=max_steps or 10_000,
+        max_steps=10_000 if max_steps is None else max_steps,
         sh_every=0.1,
         lrs=LearningRates(means=3e-4, shN=2.5e-4),
         strategy=StrategySettings(cap_max=_cap(n_pixels, 0.35, 200_000), reset_every=0),
@@ -44,7 +44,7 @@ def balanced(n_pixels: int, max_steps: int | None = None) -> FitSettings:
 
 def best(n_pixels: int, max_steps: int | None = None) -> FitSettings:
     """What the data gives, however long it takes."""
-    n_steps = max_steps or 30_000
+    n_steps = 30_000 if max_steps is None else max_steps
     # A reset of opacities costs a thousand steps to recover from.
     reset_every = 0.1 if n_steps >= 20_000 else 0.0
     return FitSettings(
