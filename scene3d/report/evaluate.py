@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +17,7 @@ from scene3d.core.scene import Scene
 from scene3d.ops.color_fit import fit_colors
 from scene3d.ops.flip import flip_map
 from scene3d.ops.image import masked_mean, psnr, ssim
+from scene3d.ops.threads import single_threaded_torch
 from scene3d.render import backends
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
@@ -196,7 +196,7 @@ def _compare(
     began = time.perf_counter()
     render = _render(scene, capture, index, background, settings.backend)
     seconds = time.perf_counter() - began
-    with _one_torch_thread():
+    with single_threaded_torch():
         return _measure(capture, index, (truth, render, weight), seconds, settings, perceptual)
 
 
@@ -227,17 +227,6 @@ def _measure(
         seconds=seconds,
     )
     return Comparison(score, truth, render, error if weight is None else error * weight)
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Measure on one thread: means then do not depend on their number, and idle threads do not spin between views."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 @torch.no_grad()
