@@ -1,0 +1,32 @@
+"""Scenes as .s3d: the container names a codec, the codec makes the payload. One table of codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from scene3d.core.errors import FormatError
+from scene3d.core.gaussians import Gaussians
+from scene3d.core.scene import Scene
+from scene3d.io.s3d_container import Container, read_container
+
+# What a codec offers: the payload of a container; the path is for the texts of errors.
+CODECS: dict[str, Callable[[Container, Path], Gaussians]] = {}
+
+
+def read_s3d(path: Path) -> Scene:
+    """Read a scene.
+
+    Raises:
+        FormatError: the file is damaged, or holds a kind of scene or a codec that this program does not know.
+    """
+    container = read_container(path)
+    if container.kind != "splats":
+        raise FormatError(path, f"holds a scene of the kind {container.kind!r}, expected 'splats'", remedy=NEWER)
+    if container.codec not in CODECS:
+        problem = f"is written with the codec {container.codec!r}, expected one of {', '.join(CODECS)}"
+        raise FormatError(path, problem, remedy=NEWER)
+    return Scene(CODECS[container.codec](container, path), container.info)
+
+
+NEWER = "Use a newer scene3d."
