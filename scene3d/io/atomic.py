@@ -6,8 +6,8 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,14 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     """Write `data` to `path` atomically."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_all(files: Mapping[Path, bytes]) -> None:
+    """Write several files: none is replaced before all of them lie whole beside their places."""
+    with ExitStack() as stack:
+        # The last is entered first and so leaves last: an index that names the others appears after them.
+        for path, data in reversed(list(files.items())):
+            stack.enter_context(atomic_write(path)).write_bytes(data)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -1,8 +1,8 @@
-"""Gaussians from .compressed.ply, the PlayCanvas layout: chunks of 256 with bounds, 16 bytes a Gaussian.
+"""Gaussians as .compressed.ply, the PlayCanvas layout: chunks of 256 with bounds, 16 bytes a Gaussian.
 
 Element `chunk` holds bounds of position, log scale and (in newer files) colour; `vertex` four uint32: position and
 log scale as 11 + 10 + 11 bits, quaternion as 2 bits (which of wxyz is largest) + 3 x 10 bits, colour and opacity
-as 4 x 8 bits; `sh`, if there, one byte a coefficient over [-4, 4].
+as 4 x 8 bits; `sh`, if there, one byte a coefficient over [-4, 4]. Facts stand in comments, as in .ply.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import torch
 from scene3d.core.errors import FormatError
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
-from scene3d.io.finite import keep_finite
-from scene3d.io.ply import REST_COUNTS, SH_C0, info_from_comments
+from scene3d.io.atomic import write_bytes
+from scene3d.io.finite import keep_finite, lossy_ready
+from scene3d.io.ply import REST_COUNTS, SH_C0, comments_from_info, info_from_comments
 from scene3d.io.ply_table import PlyHeader, read_header, read_table
+from scene3d.ops import sh, smallest_three, zcurve
 
 CHUNK_SIZE = 256
 PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
@@ -60,6 +62,40 @@ def read_compressed_ply(path: Path) -> Scene:
     return Scene(keep_finite(gaussians, path), info_from_comments(header.comments))
 
 
+def write_compressed_ply(scene: Scene, path: Path) -> None:
+    """Write Gaussians in Morton order, so that a chunk is small and its bounds are tight.
+
+    Raises:
+        OutputError: path cannot be written.
+    """
+    gaussians = lossy_ready(scene.payload, path)
+    gaussians = gaussians.select(zcurve.order(gaussians.means))
+    small, largest = smallest_three.encode(gaussians.quats)
+    position_bounds, positions = _in_bounds(gaussians.means)
+    # The same limits as in other writers: viewers compute exp of these bounds.
+    scale_bounds, scales = _in_bounds(gaussians.log_scales.clamp(-20, 20))
+    color_bounds, colors = _in_bounds(sh.to_rgb(gaussians.sh0[:, 0]))
+    rgba = np.concatenate([colors, gaussians.opacities.numpy().astype(np.float64)[:, None]], axis=1)
+    quats = np.concatenate([largest.numpy()[:, None] / 3, (small.numpy().astype(np.float64) + 1) / 2], axis=1)
+    chunks = np.concatenate([position_bounds, scale_bounds, color_bounds], axis=1).astype("<f4")
+    columns = (
+        _pack(positions, (11, 10, 11)),
+        _pack(quats, (2, 10, 10, 10)),
+        _pack(scales, (11, 10, 11)),
+        _pack(rgba, (8,) * 4),
+    )
+    rest = gaussians.shN.transpose(1, 2).flatten(1)
+    rest_bytes = ((rest / 8 + 0.5) * 256).floor().clamp(0, 255).to(torch.uint8).numpy()
+    lines = ["ply", "format binary_little_endian 1.0"]
+    lines += [f"comment {comment}" for comment in comments_from_info(scene.info, gaussians.sh_degree)]
+    lines += [f"element chunk {len(chunks)}", *(f"property float {n}" for n in BOUNDS + SCALE_BOUNDS + COLOR_BOUNDS)]
+    lines += [f"element vertex {len(gaussians)}", *(f"property uint {name}" for name in PACKED)]
+    if rest.shape[1]:
+        lines += [f"element sh {len(rest)}", *(f"property uchar f_rest_{i}" for i in range(rest.shape[1]))]
+    header = "\n".join([*lines, "end_header", ""]).encode()
+    write_bytes(path, header + chunks.tobytes() + np.stack(columns, axis=1).tobytes() + rest_bytes.tobytes())
+
+
 def _read_sh(path: Path, header: PlyHeader, n_rows: int) -> torch.Tensor:  # [N, K-1, 3]
     if not any(element.name == "sh" for element in header.elements):
         return torch.zeros(n_rows, 0, 3)
@@ -97,3 +133,28 @@ def _unpack_quats(packed: np.ndarray) -> np.ndarray:  # [N] uint32 -> [N, 4] wxy
     quats[is_small] = small.reshape(-1)
     quats[~is_small] = largest
     return quats
+
+
+def _in_bounds(values: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of each chunk (minima, then maxima) and where the values [N, 3] lie between them.
+
+    Returns:
+        [n_chunks, 6] float32 and [N, 3] float64 in [0, 1].
+    """
+    rows = values.numpy()
+    starts = np.arange(0, len(rows), CHUNK_SIZE)
+    if len(rows) == 0:
+        return np.zeros((0, 6), np.float32), np.zeros((0, 3))
+    low, high = np.minimum.reduceat(rows, starts), np.maximum.reduceat(rows, starts)
+    chunk_of = np.arange(len(rows)) // CHUNK_SIZE
+    base, span = low[chunk_of].astype(np.float64), (high.astype(np.float64) - low)[chunk_of]
+    unit = (rows - base) / np.where(span > 0, span, 1.0)
+    return np.concatenate([low, high], axis=1), unit
+
+
+def _pack(unit: np.ndarray, bits: tuple[int, ...]) -> np.ndarray:  # [N, len(bits)] in [0, 1] -> [N] uint32
+    packed = np.zeros(len(unit), np.uint32)
+    for column, width in zip(unit.T, bits, strict=True):
+        top = (1 << width) - 1
+        packed = (packed << np.uint32(width)) | np.floor(column * top + 0.5).clip(0, top).astype(np.uint32)
+    return packed.astype("<u4")

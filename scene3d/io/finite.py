@@ -38,3 +38,16 @@ def keep_finite(gaussians: Gaussians, path: Path) -> Gaussians:
     if n_dropped:
         log.warning("%s: left out %d of %d Gaussians that hold NaN or infinity", path, n_dropped, len(gaussians))
     return repaired.select(is_finite)
+
+
+def lossy_ready(gaussians: Gaussians, path: Path) -> Gaussians:
+    """Gaussians for a format of few bits: float32, without rows that are not finite or have no rotation.
+
+    Such rows are not drawn anywhere; in a quantized file they would spoil the range of all the others.
+    """
+    kept = keep_finite(gaussians.detach().to("cpu", torch.float32), path)
+    has_rotation = (kept.quats != 0).any(dim=1)
+    if bool(has_rotation.all()):
+        return kept
+    log.warning("%s: left out %d Gaussians whose quaternion is zero", path, int((~has_rotation).sum()))
+    return kept.select(has_rotation)

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from scene3d.core.errors import FormatError, OutputError
 from scene3d.core.scene import Scene
-from scene3d.io.compressed_ply import read_compressed_ply
+from scene3d.io.capabilities import losses
+from scene3d.io.compressed_ply import read_compressed_ply, write_compressed_ply
 from scene3d.io.ply import read_ply, write_ply
+from scene3d.io.sog import named_files, read_sog, write_sog
 from scene3d.io.splat import read_splat, write_splat
+
+log = logging.getLogger(__name__)
 
 # Longer suffixes first: .compressed.ply is no plain .ply.
 READERS: dict[str, Callable[[Path], Scene]] = {
     ".compressed.ply": read_compressed_ply,
     ".ply": read_ply,
     ".splat": read_splat,
+    ".sog": read_sog,
+    "meta.json": read_sog,
 }
 WRITERS: dict[str, Callable[[Scene, Path], None]] = {
+    ".compressed.ply": write_compressed_ply,
     ".ply": write_ply,
     ".splat": write_splat,
+    ".sog": write_sog,
+    "meta.json": write_sog,
 }
 
 
@@ -37,7 +47,7 @@ def read_scene(path: Path) -> Scene:
 
 
 def write_scene(scene: Scene, path: Path) -> None:
-    """Write a scene in the format that the suffix of `path` names.
+    """Write a scene in the format that the suffix of `path` names; warn of what that format has no place for.
 
     Raises:
         OutputError: the suffix is unknown or the file cannot be written.
@@ -45,6 +55,8 @@ def write_scene(scene: Scene, path: Path) -> None:
     check_scene_suffix(path)
     suffix = _suffix(path, WRITERS)
     assert suffix is not None
+    for loss in losses(scene, path):
+        log.warning("%s: %s cannot hold %s", path, suffix, loss)
     WRITERS[suffix](scene, path)
 
 
@@ -54,8 +66,20 @@ def check_scene_suffix(path: Path) -> None:
     Raises:
         OutputError: it does not.
     """
-    if _suffix(path, WRITERS) is None or path.name.lower().endswith(".compressed.ply"):
+    if _suffix(path, WRITERS) is None:
         raise OutputError(path, f"unknown scene format {path.suffix!r}", f"Choose one of {', '.join(WRITERS)}.")
+
+
+def scene_size(path: Path) -> int:
+    """Bytes of a scene on the disk; of loose files all that its meta.json names."""
+    if not path.name.lower().endswith("meta.json"):
+        return path.stat().st_size
+    return path.stat().st_size + sum((path.parent / name).stat().st_size for name in named_files(path))
+
+
+def is_scene_file(path: Path) -> bool:
+    """Whether the name of `path` is that of a scene format, so that read_scene can try it."""
+    return _suffix(path, READERS) is not None
 
 
 def _suffix(path: Path, table: dict) -> str | None:

@@ -6,7 +6,6 @@ wxyz as bytes (value * 128 + 128). Spherical harmonics beyond degree 0 and facts
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,8 @@ from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
 from scene3d.io.atomic import atomic_write
 from scene3d.io.binary import TRUNCATED, load_bytes
-from scene3d.io.finite import keep_finite
+from scene3d.io.finite import keep_finite, lossy_ready
 from scene3d.io.ply import SH_C0
-
-log = logging.getLogger(__name__)
 
 ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 
@@ -54,16 +51,12 @@ def read_splat(path: Path) -> Scene:
 
 
 def write_splat(scene: Scene, path: Path) -> None:
-    """Write Gaussians, the large and opaque first as viewers that load progressively expect; warn of what is lost.
+    """Write Gaussians, the large and opaque first as viewers that load progressively expect.
 
     Raises:
         OutputError: path cannot be written.
     """
-    gaussians = scene.payload.detach().to("cpu", torch.float32)
-    lost = ["spherical harmonics (view-dependent colour)"] if gaussians.sh_degree else []
-    lost += ["the antialiased mark: viewers will show it too opaque from afar"] if scene.info.antialiased else []
-    if lost:
-        log.warning("%s: .splat cannot hold %s; write .ply to keep everything", path, " and ".join(lost))
+    gaussians = lossy_ready(scene.payload, path)
     importance = gaussians.log_scales.sum(dim=1).exp() * gaussians.opacities
     order = torch.argsort(importance, descending=True, stable=True)
     with atomic_write(path) as temporary:

@@ -11,7 +11,7 @@ import tyro
 
 from scene3d.core.errors import CaptureError
 from scene3d.io.capture_files import CaptureOptions, has_poses, read_capture
-from scene3d.io.registry import read_scene
+from scene3d.io.registry import is_scene_file, read_scene, scene_size
 from scene3d.report.facts import capture_facts, capture_text, scene_facts, scene_text
 
 
@@ -34,12 +34,12 @@ def run(config: Config) -> None:
     path = _scene_of_run(config.path)
     if not path.exists():
         raise CaptureError(path, "no such file or folder", "Check the path.")
-    if path.is_dir() or path.suffix.lower() == ".json":
+    if path.is_dir() or (path.suffix.lower() == ".json" and not is_scene_file(path)):
         options = CaptureOptions(data_factor=config.data_factor, test_every=config.test_every)
         of_capture = capture_facts(read_capture(path, options))
         kind, data, text = "capture", of_capture.as_json(), capture_text(of_capture)
     else:
-        of_scene = scene_facts(read_scene(path), path.stat().st_size)
+        of_scene = scene_facts(read_scene(path), scene_size(path))
         kind, data, text = "scene", of_scene.as_json(), scene_text(of_scene)
     print(json.dumps({"kind": kind, "path": str(path), **data}, indent=2) if config.json else f"{path}\n{text}")
 
