@@ -167,6 +167,13 @@ def test_degenerate_shapes_have_the_gradients_of_the_reference(
     compare(other, Gaussians(**{**scene.params(), "log_scales": same}), ring_of_cameras(2), ALL, EVERY_IMAGE)
 
 
+def test_antialiased_needles_have_the_gradients_of_the_reference(other: Target) -> None:
+    scene = random_gaussians(60, seed=11)
+    needles = torch.tensor([0.5, -9.0, -9.0], dtype=F64).expand(60, 3)
+    thin = Gaussians(**{**scene.params(), "log_scales": needles, "opacity_logits": scene.opacity_logits + 6})
+    compare(other, thin, ring_of_cameras(2), RasterSettings(antialiased=True), Losses())
+
+
 def test_views_from_within_have_the_gradients_of_the_reference(other: Target) -> None:
     compare(other, random_gaussians(150, seed=12, spread=4.0), ring_of_cameras(3), ALL, EVERY_IMAGE)
 

@@ -28,6 +28,8 @@ from scene3d.recon.settings import FitSettings
 from scene3d.render import cpu
 
 NO_STEP_LIMIT = 10_000_000
+# From projected ellipses to pixels, and from pixels back to the gradients of ellipses.
+RASTER = ("list", "sort", "bin", "blend", "blend backward", "sum pairs")
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,12 @@ def run_budget(capture: Capture, first: Gaussians, settings: FitSettings, second
 
 def step_times(capture: Capture, fitted: Gaussians, settings: FitSettings, n_steps: int) -> dict[str, float]:
     """Median milliseconds of the parts of a training step at full resolution, all Gaussians and SH bands in use."""
-    inner: list[tuple[float, ...]] = []
+    inner: list[dict[str, float]] = []
     marks: list[float] = []
 
     def stop() -> bool:
         marks.append(time.perf_counter())
-        inner.append(cpu._cpu.last_times())
+        inner.append(cpu.native().last_times())
         return False
 
     frozen = replace(settings.strategy, refine_start=2.0, reset_every=0.0)
@@ -86,11 +88,11 @@ def step_times(capture: Capture, fitted: Gaussians, settings: FitSettings, n_ste
     fit(replace(capture, test=()), fitted, steady, Hooks(should_stop=stop))
     warm = len(marks) // 4
     steps = [b - a for a, b in zip(marks[warm:], marks[warm + 1 :], strict=False)]
-    names = ("project", "sort", "bin", "blend", "blend backward", "reduce")
-    times = {name: statistics.median(row[k] for row in inner[warm:]) for k, name in enumerate(names)}
-    times["raster"] = sum(times[name] for name in ("sort", "bin", "blend", "blend backward"))
+    times = {name: statistics.median(row[name] for row in inner[warm:]) for name in inner[0]}
+    native = sum(times.values())
+    times["raster"] = sum(times[name] for name in RASTER)
     times["step"] = statistics.median(steps) * 1e3
-    times["loss, Adam, Python"] = times["step"] - times["raster"] - times["project"] - times["reduce"]
+    times["Python"] = times["step"] - native
     times["step / raster"] = times["step"] / times["raster"]
     times["steps per second"] = 1e3 / times["step"]
     return times

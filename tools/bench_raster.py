@@ -112,14 +112,13 @@ def trained_case(folder: Path) -> Case:
 
 def time_native(case: Case, backend: str, threads: int, repeats: int) -> Row:
     """Median times of the native backend."""
-    cpu._cpu.set_threads(threads)
+    cpu.native().set_threads(threads)
     calls, inner = [], []
     for forward, backward, _ in _timed_calls(case, cpu.rasterize_arrays, repeats):
         calls.append((forward, backward))
-        inner.append(cpu._cpu.last_times())
-    median = [statistics.median(row[k] for row in inner) for k in range(6)]
-    project, sort, binning, blend, blend_back, reduce = median
-    raster_forward = sort + binning + blend
+        inner.append(cpu.native().last_times())
+    median = {name: statistics.median(row[name] for row in inner) for name in inner[0]}
+    raster_forward = median["list"] + median["sort"] + median["bin"] + median["blend"]
     return Row(
         case.name,
         backend,
@@ -127,9 +126,9 @@ def time_native(case: Case, backend: str, threads: int, repeats: int) -> Row:
         statistics.median(c[0] for c in calls),
         statistics.median(c[1] for c in calls),
         raster_forward,
-        raster_forward + blend_back,
-        project,
-        reduce,
+        raster_forward + median["blend backward"] + median["sum pairs"],
+        median["project"],
+        median["reduce"],
     )
 
 

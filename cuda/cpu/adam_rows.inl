@@ -8,6 +8,10 @@ struct AdamConstants {
   f32x16 beta1, rest1, beta2, rest2, root_correction, eps, infinity;
 };
 
+S3D_INLINE AdamConstants adam_constants(const AdamArgs& args) {
+  return {args.beta1, 1 - args.beta1, args.beta2, 1 - args.beta2, args.root_correction, args.eps, HUGE_VALF};
+}
+
 struct AdamLanes {
   f32x16 param, exp_avg, exp_avg_sq;
 };
@@ -103,8 +107,7 @@ static void adam_block(const AdamGroup& g, const AdamConstants& c, int64_t row, 
 
 // Rows [begin, end) of one group. Returns how many gradient values of visible rows are not finite.
 static int64_t adam_rows(const AdamArgs& args, const AdamGroup& g, int64_t begin, int64_t end) {
-  const AdamConstants c = {args.beta1,           1 - args.beta1, args.beta2, 1 - args.beta2,
-                           args.root_correction, args.eps,       HUGE_VALF};
+  const AdamConstants c = adam_constants(args);
   int64_t n_bad = 0;
   for (int64_t row = begin; row < end; row += 16) {
     const int n_rows = static_cast<int>(end - row < 16 ? end - row : 16);

@@ -13,6 +13,7 @@ using Array = nb::ndarray<T, Shape..., nb::c_contig, nb::device::cpu>;
 void bind_raster(nb::module_& m);
 void bind_loss(nb::module_& m);
 void bind_adam(nb::module_& m);
+void bind_descent(nb::module_& m);
 void bind_knn(nb::module_& m);
 void bind_noise(nb::module_& m);
 void bind_simd_probe(nb::module_& m);

@@ -62,10 +62,17 @@ S3D_INLINE void reach_tiles(const RasterCall<float>& call, const Ellipse<Lanes>&
   }
 }
 
+// Asks for the spherical harmonics of sixteen Gaussians, by far the most of what they consist of.
+S3D_INLINE void prefetch_sh(const RasterCall<float>& call, int64_t i) {
+  const float *from = call.shN + call.shN_stride * i, *to = from + 16 * call.shN_stride;
+  for (; from < to; from += 16) __builtin_prefetch(from, 0, 2);
+}
+
 // Projects Gaussians [begin, begin + n), n <= 16.
 template <bool full>
 S3D_INLINE void project_sixteen(const RasterCall<float>& call, int64_t begin, int n, Splat* splats, ProjectedRows& out) {
   const GaussianRow<Lanes> g = load_gaussians<full>(call, begin, n);
+  if (full) prefetch_sh(call, begin);
   Ellipse<Lanes> e;
   mask16 visible = project(call.view, g, static_cast<float>(kMinAlpha), call.with_extra, e) & first_lanes(n);
   Lanes rgb[3] = {0.f, 0.f, 0.f}, sh_sum = 0.f;
@@ -97,28 +104,24 @@ static void project_rows(const RasterCall<float>& call, int64_t begin, int n, Sp
   n == 16 ? project_sixteen<true>(call, begin, 16, splats, out) : project_sixteen<false>(call, begin, n, splats, out);
 }
 
-// Sums of the rows of 16 Gaussians, one vector a slot.
-template <bool full>
-S3D_INLINE void sum_pairs(const PairRows& pairs, int64_t begin, int n, Lanes* sums) {
-  for (int i = 0; i < 16; i++) {
+// Adds up the rows of the pairs of Gaussians [begin, end), in their order.
+static void sum_pair_rows(const PairRows& pairs, int64_t begin, int64_t end, float* sums) {
+  for (int64_t i = begin; i < end; i++) {
     f32x16 sum = 0.f;
-    if (full || i < n)
-      for (uint32_t p = pairs.begin[begin + i]; p < pairs.begin[begin + i + 1]; p++)
-        if (pairs.touched[p]) sum = sum + load(pairs.rows + static_cast<int64_t>(p) * kRowFloats);
-    sums[i] = sum;
+    for (uint32_t p = pairs.begin[i]; p < pairs.begin[i + 1]; p++)
+      if (pairs.touched[p]) sum = sum + load(pairs.rows + static_cast<int64_t>(p) * kRowFloats);
+    store(sums + kRowFloats * (i - begin), sum);
   }
-  f32x16(&block)[16] = *reinterpret_cast<f32x16(*)[16]>(sums);
-  transpose(block);
 }
 
 S3D_INLINE void zero_range(float* p, int64_t n) {
   if (p) std::memset(p, 0, static_cast<size_t>(n) * sizeof(float));
 }
 
-S3D_INLINE void zero_gradients(const RasterCall<float>& call, const RasterGrads<float>& out, int64_t i, int n) {
-  zero_range(out.means + 3 * i, 3 * n), zero_range(out.quats + 4 * i, 4 * n), zero_range(out.log_scales + 3 * i, 3 * n);
-  zero_range(out.opacity_logits + i, n), zero_range(out.sh0 + 3 * i, 3 * n), zero_range(out.grad2d + i, n);
-  if (out.shN) zero_range(out.shN + call.shN_stride * i, call.shN_stride * n);
+S3D_INLINE void zero_gradients(const RasterCall<float>& call, const RasterGrads<float>& out, int n) {
+  zero_range(out.means, 3 * n), zero_range(out.quats, 4 * n), zero_range(out.log_scales, 3 * n);
+  zero_range(out.opacity_logits, n), zero_range(out.sh0, 3 * n), zero_range(out.grad2d, n);
+  if (out.shN) zero_range(out.shN, call.shN_stride * n);
 }
 
 template <int n_values, bool full>
@@ -128,26 +131,30 @@ S3D_INLINE void store_kept(float* base, int64_t stride, int n, mask16 mask, Lane
 }
 
 template <bool full>
-S3D_INLINE void store_sh_gradients(const RasterCall<float>& call, const RasterGrads<float>& out, int64_t i, int n,
-                                   mask16 mask, Lanes* v_shN) {
+S3D_INLINE void store_sh_gradients(const RasterCall<float>& call, float* out, int n, mask16 mask, Lanes* v_shN) {
   const int used = 3 * (sh_count(call.sh_degree) - 1), all = static_cast<int>(call.shN_stride);
   for (int k = used; k < all; k++) v_shN[k] = 0.f;
-  float* base = out.shN + call.shN_stride * i;
-  if (all == 9) store_kept<9, full>(base, all, n, mask, v_shN);
-  if (all == 24) store_kept<24, full>(base, all, n, mask, v_shN);
-  if (all == 45) store_kept<45, full>(base, all, n, mask, v_shN);
+  if (all == 9) store_kept<9, full>(out, all, n, mask, v_shN);
+  if (all == 24) store_kept<24, full>(out, all, n, mask, v_shN);
+  if (all == 45) store_kept<45, full>(out, all, n, mask, v_shN);
 }
 
-// Gradients of Gaussians [begin, begin + n), n <= 16.
+// Bit i: Gaussian begin + i has pairs.
+S3D_INLINE uint32_t rows_with_pairs(const PairRows& pairs, int64_t begin, int n) {
+  uint32_t rows = 0;
+  for (int i = 0; i < n; i++) rows |= static_cast<uint32_t>(pairs.begin[begin + i + 1] > pairs.begin[begin + i]) << i;
+  return rows;
+}
+
+// Gradients of Gaussians [begin, begin + n), n <= 16, of which those in `rows` have pairs. `pair_sums` and `out` begin
+// at Gaussian `begin`. Returns those that are seen.
 template <bool full>
-S3D_INLINE void gradient_sixteen(const RasterCall<float>& call, const PairRows& pairs, int64_t begin, int n,
-                                 const RasterGrads<float>& out, ViewGrad<Lanes>* v_view) {
-  if (pairs.begin[begin] == pairs.begin[begin + n]) return zero_gradients(call, out, begin, n);
+S3D_INLINE uint32_t gradient_sixteen(const RasterCall<float>& call, const float* pair_sums, const float* v_median,
+                                     int64_t begin, int n, uint32_t rows, const RasterGrads<float>& out,
+                                     ViewGrad<Lanes>* v_view) {
   Lanes s[16];
-  sum_pairs<full>(pairs, begin, n, s);
-  float has_pairs[16];
-  for (int i = 0; i < 16; i++) has_pairs[i] = (full || i < n) && pairs.begin[begin + i + 1] > pairs.begin[begin + i] ? 1.f : 0.f;
-  if (pairs.v_median) s[kDepth] = s[kDepth] + load_first(pairs.v_median + begin, n);
+  load_rows<16, full>(pair_sums, kRowFloats, n, s);
+  if (v_median) s[kDepth] = s[kDepth] + load_first(v_median + begin, n);
   PixelSums<Lanes> sums;
   sums.moments = {s[kS], s[kSu], s[kSv], s[kSuu], s[kSuv], s[kSvv]};
   for (int c = 0; c < 3; c++) sums.rgb[c] = s[kRed + c], sums.normal[c] = s[kNormal + c];
@@ -160,32 +167,46 @@ S3D_INLINE void gradient_sixteen(const RasterCall<float>& call, const PairRows& 
   for (Lanes& lane : v_here.R) lane = 0.f;
   for (Lanes& lane : v_here.t) lane = 0.f;
   const mask16 visible = gaussian_vjp(call.view, call.sh_degree, g, sh0, shN, sums, call.with_extra, v, v_view ? &v_here : nullptr) &
-                         (f32x16(0.f) < load(has_pairs));
+                         mask_of(rows);
   if (call.absgrad) v.screen = f32x16(static_cast<float>(2 * kLn2)) * sqrt(fma(s[kAbsX], s[kAbsX], s[kAbsY] * s[kAbsY]));
-  store_kept<3, full>(out.means + 3 * begin, 3, n, visible, v.row.mean);
-  store_kept<4, full>(out.quats + 4 * begin, 4, n, visible, v.row.quat);
-  store_kept<3, full>(out.log_scales + 3 * begin, 3, n, visible, v.row.log_scale);
-  store_first(out.opacity_logits + begin, keep(visible, v.row.opacity_logit), n);
-  store_kept<3, full>(out.sh0 + 3 * begin, 3, n, visible, v.sh0);
-  store_first(out.grad2d + begin, keep(visible, v.screen), n);
-  if (out.shN) store_sh_gradients<full>(call, out, begin, n, visible, v.shN);
-  if (!v_view) return;
-  for (int k = 0; k < 9; k++) v_view->R[k] = v_view->R[k] + keep(visible, v_here.R[k]);
-  for (int k = 0; k < 3; k++) v_view->t[k] = v_view->t[k] + keep(visible, v_here.t[k]);
+  store_kept<3, full>(out.means, 3, n, visible, v.row.mean);
+  store_kept<4, full>(out.quats, 4, n, visible, v.row.quat);
+  store_kept<3, full>(out.log_scales, 3, n, visible, v.row.log_scale);
+  store_first(out.opacity_logits, keep(visible, v.row.opacity_logit), n);
+  store_kept<3, full>(out.sh0, 3, n, visible, v.sh0);
+  store_first(out.grad2d, keep(visible, v.screen), n);
+  if (out.shN) store_sh_gradients<full>(call, out.shN, n, visible, v.shN);
+  if (v_view) {
+    for (int k = 0; k < 9; k++) v_view->R[k] = v_view->R[k] + keep(visible, v_here.R[k]);
+    for (int k = 0; k < 3; k++) v_view->t[k] = v_view->t[k] + keep(visible, v_here.t[k]);
+  }
+  return bits(visible);
 }
 
-static void gradient_rows(const RasterCall<float>& call, const PairRows& pairs, int64_t begin, int64_t end,
-                          const RasterGrads<float>& out, ViewGrad<float>* v_view) {
+// Calls f(first Gaussian, how many, of which have pairs, sum for the view) for every sixteen of [begin, end).
+template <class F>
+S3D_INLINE void each_sixteen(const PairRows& pairs, int64_t begin, int64_t end, ViewGrad<float>* v_view, F f) {
   ViewGrad<Lanes> lanes;
   for (Lanes& lane : lanes.R) lane = 0.f;
   for (Lanes& lane : lanes.t) lane = 0.f;
-  ViewGrad<Lanes>* v_lanes = v_view ? &lanes : nullptr;
-  int64_t i = begin;
-  for (; i + 16 <= end; i += 16) gradient_sixteen<true>(call, pairs, i, 16, out, v_lanes);
-  if (i < end) gradient_sixteen<false>(call, pairs, i, static_cast<int>(end - i), out, v_lanes);
+  for (int64_t i = begin; i < end; i += 16) {
+    const int n = static_cast<int>(end - i < 16 ? end - i : 16);
+    f(i, n, rows_with_pairs(pairs, i, n), v_view ? &lanes : nullptr);
+  }
   if (!v_view) return;
   for (int k = 0; k < 9; k++) v_view->R[k] = lane_sum(lanes.R[k]);
   for (int k = 0; k < 3; k++) v_view->t[k] = lane_sum(lanes.t[k]);
+}
+
+static void gradient_rows(const RasterCall<float>& call, const PairRows& pairs, const float* sums, int64_t begin,
+                          int64_t end, const RasterGrads<float>& out, ViewGrad<float>* v_view) {
+  each_sixteen(pairs, begin, end, v_view, [&](int64_t i, int n, uint32_t rows, ViewGrad<Lanes>* v_lanes) {
+    const RasterGrads<float> here = out.from(i, call.shN_stride);
+    const float* const mine = sums + kRowFloats * (i - begin);
+    if (!rows) zero_gradients(call, here, n);
+    else if (n == 16) gradient_sixteen<true>(call, mine, pairs.v_median, i, 16, rows, here, v_lanes);
+    else gradient_sixteen<false>(call, mine, pairs.v_median, i, n, rows, here, v_lanes);
+  });
 }
 
 }  // namespace S3D_NS

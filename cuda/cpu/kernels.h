@@ -17,6 +17,7 @@ struct ViewGrad;  // math/projection.h
 struct LossArgs;  // cpu/loss.h
 struct AdamArgs;  // cpu/adam.h
 struct AdamGroup;
+struct DescentArgs;  // cpu/descent.h
 
 struct Kernels {
   const char* name;
@@ -24,9 +25,14 @@ struct Kernels {
   void (*raster_backward_tile)(const RasterTileArgs& args, int64_t tile);
   // Projects Gaussians [begin, begin + n), n <= 16, and writes the splats of those seen.
   void (*project_rows)(const RasterCall<float>& call, int64_t begin, int n, Splat* splats, ProjectedRows& out);
-  // Gradients of Gaussians [begin, end).
-  void (*gradient_rows)(const RasterCall<float>& call, const PairRows& pairs, int64_t begin, int64_t end,
-                        const RasterGrads<float>& out, ViewGrad<float>* v_view);
+  // Sums of the pairs of Gaussians [begin, end), [end - begin, kRowFloats].
+  void (*sum_pair_rows)(const PairRows& pairs, int64_t begin, int64_t end, float* sums);
+  // Gradients of Gaussians [begin, end) from those sums.
+  void (*gradient_rows)(const RasterCall<float>& call, const PairRows& pairs, const float* sums, int64_t begin,
+                        int64_t end, const RasterGrads<float>& out, ViewGrad<float>* v_view);
+  // The same, and a step of Adam at once.
+  void (*descend_rows)(const RasterCall<float>& call, const PairRows& pairs, const float* sums, int64_t begin,
+                       int64_t end, const DescentArgs& descent, ViewGrad<float>* v_view);
   void (*loss_tile)(const LossArgs& args, int64_t tile, float* scratch);
   // Rows [begin, end) of a group. Returns how many gradient values are not finite.
   int64_t (*adam_rows)(const AdamArgs& args, const AdamGroup& group, int64_t begin, int64_t end);

@@ -7,6 +7,7 @@
 #include "cpu/raster_tiles.inl"
 #include "cpu/loss_tiles.inl"
 #include "cpu/adam_rows.inl"
+#include "cpu/descent_rows.inl"
 #include "cpu/simd_probe.inl"
 
 #define S3D_STRING_(x) #x
@@ -17,9 +18,10 @@
 namespace scene3d {
 
 const Kernels& S3D_JOIN(S3D_NS, _kernels)() {
-  static constexpr Kernels table = {S3D_STRING(S3D_NS),   S3D_NS::raster_forward_tile, S3D_NS::raster_backward_tile,
-                                    S3D_NS::project_rows, S3D_NS::gradient_rows,       S3D_NS::loss_tile,
-                                    S3D_NS::adam_rows,    S3D_NS::simd_probe};
+  static constexpr Kernels table = {S3D_STRING(S3D_NS),    S3D_NS::raster_forward_tile, S3D_NS::raster_backward_tile,
+                                    S3D_NS::project_rows,  S3D_NS::sum_pair_rows,       S3D_NS::gradient_rows,
+                                    S3D_NS::descend_rows,  S3D_NS::loss_tile,           S3D_NS::adam_rows,
+                                    S3D_NS::simd_probe};
   return table;
 }
 

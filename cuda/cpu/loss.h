@@ -15,7 +15,7 @@ namespace scene3d {
 
 constexpr int kLossHalf = 5;           // half the SSIM window, 11 taps
 constexpr int kLossMaxColumns = 512;   // of a tile, halo included
-constexpr int kLossTileRows = 60;      // a multiple of kLossHalf
+constexpr int kLossTileRows = 120;     // a multiple of kLossHalf
 
 // Where l1 and ssim are means over pixels and channels, weighted where weights are given:
 // loss = (1 - ssim_lambda) l1 + ssim_lambda (1 - ssim).

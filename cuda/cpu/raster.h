@@ -73,4 +73,10 @@ struct PairRows {
   const float* v_median;   // [N], gradient of median depth, or null
 };
 
+// Working memory of a task of projection or of the reduction.
+struct ChunkScratch {
+  ProjectedRows projected[kGrain / 16];
+  alignas(64) float sums[kGrain * kRowFloats];  // rows of pairs added up, by Gaussian
+};
+
 }  // namespace scene3d

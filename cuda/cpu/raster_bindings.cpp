@@ -5,59 +5,13 @@
 #include <optional>
 #include <string>
 
-#include "bindings.h"
+#include "cpu/raster_arrays.h"
 #include "cpu/raster_plain.h"
 #include "cpu/raster_tiled.h"
 #include "math/constants.h"
-#include "math/sh.h"
 
 namespace scene3d {
 namespace {
-
-using Matrix4 = Array<const double, nb::shape<4, 4>>;
-using Matrix3 = Array<const double, nb::shape<3, 3>>;
-
-template <class T>
-using Flat = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-
-// The view and settings of a call, built once in Python and used by forward and backward.
-struct CallSettings {
-  double viewmat[16], K[9];
-  int width, height, sh_degree;
-  double near_z, far_z, eps2d;
-  double background[3];
-  bool antialiased, with_extra, absgrad;
-};
-
-CallSettings make_settings(Matrix4 viewmat, Matrix3 K, int width, int height, int sh_degree, double near_z, double far_z,
-                           double eps2d, double red, double green, double blue, bool antialiased, bool with_extra,
-                           bool absgrad) {
-  CallSettings s = {{}, {}, width, height, sh_degree, near_z, far_z, eps2d, {red, green, blue}, antialiased, with_extra, absgrad};
-  for (int i = 0; i < 16; i++) s.viewmat[i] = viewmat.data()[i];
-  for (int i = 0; i < 9; i++) s.K[i] = K.data()[i];
-  return s;
-}
-
-template <class T>
-struct Params {
-  Flat<const T> means, quats, log_scales, opacity_logits, sh0, shN;
-};
-
-template <class T>
-RasterCall<T> make_call(const CallSettings& s, const Params<T>& p) {
-  RasterCall<T> c;
-  c.view = make_view<T>(s.viewmat, s.K, s.width, s.height, s.near_z, s.far_z, s.eps2d, s.antialiased);
-  c.width = s.width, c.height = s.height, c.sh_degree = s.sh_degree;
-  c.n = static_cast<int64_t>(p.means.shape(0));
-  c.shN_stride = static_cast<int64_t>(3 * p.shN.shape(1));
-  if (s.sh_degree < 0 || s.sh_degree > 3 || 3 * (sh_count(s.sh_degree) - 1) > c.shN_stride)
-    throw nb::value_error("sh_degree exceeds the coefficients stored");
-  c.means = p.means.data(), c.quats = p.quats.data(), c.log_scales = p.log_scales.data();
-  c.opacity_logits = p.opacity_logits.data(), c.sh0 = p.sh0.data(), c.shN = p.shN.data();
-  for (int i = 0; i < 3; i++) c.background[i] = static_cast<T>(s.background[i]);
-  c.with_extra = s.with_extra, c.absgrad = s.absgrad;
-  return c;
-}
 
 template <class T>
 T* data_of(const std::optional<Flat<T>>& array) {
@@ -97,12 +51,17 @@ struct Grads {
   }
 };
 
+#define FIXED nb::arg().noconvert()
+
 template <class T>
 void bind_arrays(nb::module_& m, const char* suffix) {
   using std::string;
   nb::class_<Params<T>>(m, (string("Params") + suffix).c_str())
-      .def("__init__", [](Params<T>* self, Flat<const T> a, Flat<const T> b, Flat<const T> c, Flat<const T> d, Flat<const T> e,
-                          Flat<const T> f) { new (self) Params<T>{a, b, c, d, e, f}; });
+      .def(
+          "__init__",
+          [](Params<T>* self, Flat<const T> a, Flat<const T> b, Flat<const T> c, Flat<const T> d, Flat<const T> e,
+             Flat<const T> f) { new (self) Params<T>{a, b, c, d, e, f}; },
+          FIXED, FIXED, FIXED, FIXED, FIXED, FIXED);
   nb::class_<Images<T>>(m, (string("Images") + suffix).c_str())
       .def(
           "__init__",
@@ -110,7 +69,7 @@ void bind_arrays(nb::module_& m, const char* suffix) {
              std::optional<Flat<T>> median, std::optional<Flat<int32_t>> median_id) {
             new (self) Images<T>{rgb, alpha, depth, normals, median, median_id};
           },
-          nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none());
+          FIXED, FIXED, FIXED.none(), FIXED.none(), FIXED.none(), FIXED.none());
   nb::class_<Upstream<T>>(m, (string("Upstream") + suffix).c_str())
       .def(
           "__init__",
@@ -118,7 +77,7 @@ void bind_arrays(nb::module_& m, const char* suffix) {
              std::optional<Flat<const T>> normals, std::optional<Flat<const T>> median) {
             new (self) Upstream<T>{rgb, alpha, depth, normals, median};
           },
-          nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none());
+          FIXED, FIXED.none(), FIXED.none(), FIXED.none(), FIXED.none());
   nb::class_<Grads<T>>(m, (string("Grads") + suffix).c_str())
       .def(
           "__init__",
@@ -126,7 +85,7 @@ void bind_arrays(nb::module_& m, const char* suffix) {
              std::optional<Flat<T>> viewmat, Flat<T> grad2d) {
             new (self) Grads<T>{a, b, c, d, e, f, viewmat, grad2d};
           },
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg());
+          FIXED, FIXED, FIXED, FIXED, FIXED, FIXED.none(), FIXED.none(), FIXED);
 }
 
 }  // namespace
@@ -151,7 +110,8 @@ void bind_raster(nb::module_& m) {
         auto state = borrow_state();
         tiled_forward(call, *state, images.pointers(), radii.data());
         return state;
-      });
+      },
+      nb::arg(), nb::arg(), nb::arg(), FIXED);
   m.def("tiled_backward", [](TiledState& state, const CallSettings& s, const Params<float>& p, const Images<float>& images,
                              const Upstream<float>& upstream, const Grads<float>& grads) {
     const RasterCall<float> call = make_call(s, p);
@@ -162,15 +122,19 @@ void bind_raster(nb::module_& m) {
   m.def("plain_forward",
         [](const CallSettings& s, const Params<double>& p, bool cutoff, const Images<double>& images, Flat<double> radii) {
           plain_forward(make_call(s, p), cutoff, images.pointers(), radii.data());
-        });
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), FIXED);
   m.def("plain_backward", [](const CallSettings& s, const Params<double>& p, bool cutoff, const Images<double>& images,
                              const Upstream<double>& upstream, const Grads<double>& grads) {
     RasterGrads<double> out = grads.pointers();
     plain_backward(make_call(s, p), cutoff, images.pointers(), upstream.pointers(), out);
   });
   m.def("last_times", [] {
-    const double* t = tiled_times();
-    return nb::make_tuple(t[0], t[1], t[2], t[3], t[4], t[5]);
+    constexpr const char* names[kTimeSlots] = {"project", "list", "sort",           "bin",       "blend",
+                                               "loss",    "blend backward", "sum pairs", "reduce"};
+    nb::dict times;
+    for (int slot = 0; slot < kTimeSlots; slot++) times[names[slot]] = tiled_times()[slot];
+    return times;
   });
 }
 

@@ -41,6 +41,12 @@ struct RasterGrads {
   T *means, *quats, *log_scales, *opacity_logits, *sh0, *shN;
   T* viewmat;  // [4, 4], null = not wanted
   T* grad2d;   // [N]
+
+  // The same arrays from Gaussian i on.
+  S3D_HD_MEMBER RasterGrads from(int64_t i, int64_t shN_stride) const {
+    return {means + 3 * i, quats + 4 * i, log_scales + 3 * i, opacity_logits + i,
+            sh0 + 3 * i,   shN ? shN + shN_stride * i : nullptr, viewmat, grad2d + i};
+  }
 };
 
 // viewmat [4, 4] and K [3, 3] to a View.

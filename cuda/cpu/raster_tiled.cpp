@@ -1,7 +1,6 @@
 #include "cpu/raster_tiled.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <mutex>
 #include <stdexcept>
@@ -13,20 +12,6 @@ namespace scene3d {
 namespace {
 
 constexpr int kRadixBits = 11, kBins = 1 << kRadixBits;
-
-thread_local double times_ms[6];
-
-class Stopwatch {
- public:
-  void lap(int slot) {
-    const auto now = std::chrono::steady_clock::now();
-    times_ms[slot] = std::chrono::duration<double, std::milli>(now - start_).count();
-    start_ = now;
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 // Tiles [first, last] of one row of tiles that an ellipse reaches, as in reach_tiles: for the rows past kSpanRows.
 void span_of_row(const ProjectedRows& e, int i, int ty, int& first, int& last) {
@@ -65,35 +50,60 @@ struct ChunkCounts {
   int64_t n_visible = 0, n_pairs = 0, n_unsound = 0;
 };
 
+// Seconds of work in the two halves of a pass, by chunk.
+struct Halves {
+  double first = 0, second = 0;
+};
+
+Halves total(const std::vector<Halves>& chunks) {
+  Halves sum;
+  for (const Halves& chunk : chunks) sum.first += chunk.first, sum.second += chunk.second;
+  return sum;
+}
+
+ChunkScratch& scratch() {
+  static thread_local Buffer<ChunkScratch> buffer;
+  return *buffer.reserve(1);
+}
+
 // Projects Gaussians [begin, end): splats, counts of tiles (into pair_begin[i + 1]) and the tiles.
-ChunkCounts project_chunk(const RasterCall<float>& call, TiledState& state, int64_t begin, int64_t end, float* radii) {
+ChunkCounts project_chunk(const RasterCall<float>& call, TiledState& state, int64_t begin, int64_t end, float* radii,
+                          Halves& times) {
+  Stopwatch watch;
   Buffer<uint32_t>& tiles = state.chunk_tiles[static_cast<size_t>(begin / kGrain)];
-  ProjectedRows rows;
+  ProjectedRows* const projected = scratch().projected;
   ChunkCounts counts;
   const Kernels& table = kernels();
   for (int64_t from = begin; from < end; from += 16) {
-    const int n = static_cast<int>(std::min<int64_t>(16, end - from));
-    table.project_rows(call, from, n, state.splats.data(), rows);
+    ProjectedRows& rows = projected[(from - begin) / 16];
+    table.project_rows(call, from, static_cast<int>(std::min<int64_t>(16, end - from)), state.splats.data(), rows);
     counts.n_unsound += rows.n_unsound;
-    for (int k = 0; k < n; k++) {
-      const int64_t i = from + k, count = rows.half_x[k] > 0.f ? list_tiles(rows, k, state.tiles_x, tiles, counts.n_pairs) : 0;
-      state.pair_begin[static_cast<size_t>(i + 1)] = static_cast<uint32_t>(count);
-      radii[i] = count ? std::max(rows.half_x[k], rows.half_y[k]) : 0.f;
-      counts.n_pairs += count;
-      counts.n_visible += count > 0;
-    }
   }
+  times.first = watch.lap();
+  for (int64_t i = begin; i < end; i++) {
+    const ProjectedRows& rows = projected[(i - begin) / 16];
+    const int k = static_cast<int>((i - begin) % 16);
+    const int64_t count = rows.half_x[k] > 0.f ? list_tiles(rows, k, state.tiles_x, tiles, counts.n_pairs) : 0;
+    state.pair_begin[static_cast<size_t>(i + 1)] = static_cast<uint32_t>(count);
+    radii[i] = count ? std::max(rows.half_x[k], rows.half_y[k]) : 0.f;
+    counts.n_pairs += count;
+    counts.n_visible += count > 0;
+  }
+  times.second = watch.lap();
   return counts;
 }
 
 void project_all(const RasterCall<float>& call, TiledState& state, float* radii) {
+  Stopwatch watch;
   const int64_t n_chunks = (call.n + kGrain - 1) / kGrain;
   if (static_cast<int64_t>(state.chunk_tiles.size()) < n_chunks) state.chunk_tiles.resize(static_cast<size_t>(n_chunks));
   state.splats.reserve(static_cast<size_t>(call.n));
   state.pair_begin.reserve(static_cast<size_t>(call.n + 1));
   std::vector<ChunkCounts> before(static_cast<size_t>(n_chunks + 1));  // counts of a chunk, then of all before it
+  std::vector<Halves> times(static_cast<size_t>(n_chunks));
   parallel_ranges(call.n, kGrain, [&](int64_t begin, int64_t end) {
-    before[static_cast<size_t>(begin / kGrain) + 1] = project_chunk(call, state, begin, end, radii);
+    const size_t chunk = static_cast<size_t>(begin / kGrain);
+    before[chunk + 1] = project_chunk(call, state, begin, end, radii, times[chunk]);
   });
   for (size_t c = 1; c < before.size(); c++) {
     before[c].n_visible += before[c - 1].n_visible;
@@ -119,6 +129,8 @@ void project_all(const RasterCall<float>& call, TiledState& state, float* radii)
       *key++ = (static_cast<uint64_t>(bits) << 32) | i;
     }
   });
+  const Halves work = total(times);
+  watch.lap(kTimeProject, kTimeList, work.first, work.second);
 }
 
 // Stable radix sort of the keys by depth. The number of slices changes nothing in the result.
@@ -222,26 +234,48 @@ std::vector<float> median_grads(const RasterCall<float>& call, const RasterImage
   return sums;
 }
 
-void reduce_to_parameters(const RasterCall<float>& call, const TiledState& state, const RasterImages<float>& images,
-                          const RasterUpstream<float>& upstream, RasterGrads<float>& out) {
-  const int64_t n_chunks = (call.n + kGrain - 1) / kGrain;
-  std::vector<ViewGrad<float>> v_views(out.viewmat ? static_cast<size_t>(n_chunks) : 0, ViewGrad<float>{});
-  std::vector<float> v_median;
-  if (upstream.median) v_median = median_grads(call, images, upstream.median);
-  const PairRows pairs = {state.pair_begin.data(), state.rows.data(), state.touched.data(),
-                          v_median.empty() ? nullptr : v_median.data()};
+// Adds up the pairs of each Gaussian and hands the sums of a chunk to f(begin, end, sums, v_view); adds up v_view.
+template <class F>
+void reduce_pairs(const RasterCall<float>& call, const PairRows& pairs, float* v_viewmat, F f) {
+  Stopwatch watch;
+  const size_t n_chunks = static_cast<size_t>((call.n + kGrain - 1) / kGrain);
+  std::vector<ViewGrad<float>> v_views(v_viewmat ? n_chunks : 0, ViewGrad<float>{});
+  std::vector<Halves> times(n_chunks);
   const Kernels& table = kernels();
   parallel_ranges(call.n, kGrain, [&](int64_t begin, int64_t end) {
-    table.gradient_rows(call, pairs, begin, end, out, out.viewmat ? &v_views[static_cast<size_t>(begin / kGrain)] : nullptr);
+    Stopwatch mine;
+    const size_t chunk = static_cast<size_t>(begin / kGrain);
+    float* const sums = scratch().sums;
+    table.sum_pair_rows(pairs, begin, end, sums);
+    times[chunk].first = mine.lap();
+    f(begin, end, sums, v_viewmat ? &v_views[chunk] : nullptr);
+    times[chunk].second = mine.lap();
   });
-  if (!out.viewmat) return;
-  double total[16] = {};
+  const Halves work = total(times);
+  watch.lap(kTimeSumPairs, kTimeReduce, work.first, work.second);
+  if (!v_viewmat) return;
+  double sums[16] = {};
   for (const ViewGrad<float>& v : v_views)
     for (int i = 0; i < 3; i++) {
-      total[4 * i + 3] += v.t[i];
-      for (int j = 0; j < 3; j++) total[4 * i + j] += v.R[3 * i + j];
+      sums[4 * i + 3] += v.t[i];
+      for (int j = 0; j < 3; j++) sums[4 * i + j] += v.R[3 * i + j];
     }
-  for (int k = 0; k < 16; k++) out.viewmat[k] = static_cast<float>(total[k]);
+  for (int k = 0; k < 16; k++) v_viewmat[k] = static_cast<float>(sums[k]);
+}
+
+// The rows of sums of every (Gaussian, tile) pair.
+PairRows blend_backward(const RasterCall<float>& call, TiledState& state, const RasterImages<float>& images,
+                        const RasterUpstream<float>& upstream) {
+  Stopwatch watch;
+  RasterTileArgs args = tile_args(call, state, images);
+  args.v_rgb = upstream.rgb, args.v_alpha = upstream.alpha, args.v_depth = upstream.depth, args.v_normals = upstream.normals;
+  args.rows = state.rows.reserve(static_cast<size_t>(state.n_pairs) * kRowFloats);
+  args.touched = state.touched.reserve(static_cast<size_t>(state.n_pairs));
+  std::memset(args.touched, 0, static_cast<size_t>(state.n_pairs));
+  const Kernels& table = kernels();
+  parallel_for(static_cast<int64_t>(state.tiles_x) * state.tiles_y, [&](int64_t tile) { table.raster_backward_tile(args, tile); });
+  watch.lap(kTimeBlendBackward);
+  return {state.pair_begin.data(), state.rows.data(), state.touched.data(), nullptr};
 }
 
 }  // namespace
@@ -263,35 +297,43 @@ std::shared_ptr<TiledState> borrow_state() {
 }
 
 void tiled_forward(const RasterCall<float>& call, TiledState& state, const RasterImages<float>& out, float* radii) {
-  Stopwatch watch;
   state.tiles_x = (call.width + kTileSize - 1) / kTileSize, state.tiles_y = (call.height + kTileSize - 1) / kTileSize;
   project_all(call, state, radii);
-  watch.lap(0);
+  Stopwatch watch;
   sort_by_depth(state);
-  watch.lap(1);
+  watch.lap(kTimeSort);
   bin_pairs(state);
-  watch.lap(2);
+  watch.lap(kTimeBin);
   const RasterTileArgs args = tile_args(call, state, out);
   const Kernels& table = kernels();
   parallel_for(static_cast<int64_t>(state.tiles_x) * state.tiles_y, [&](int64_t tile) { table.raster_forward_tile(args, tile); });
-  watch.lap(3);
+  watch.lap(kTimeBlend);
 }
 
 void tiled_backward(const RasterCall<float>& call, TiledState& state, const RasterImages<float>& images,
                     const RasterUpstream<float>& upstream, RasterGrads<float>& out) {
-  Stopwatch watch;
-  RasterTileArgs args = tile_args(call, state, images);
-  args.v_rgb = upstream.rgb, args.v_alpha = upstream.alpha, args.v_depth = upstream.depth, args.v_normals = upstream.normals;
-  args.rows = state.rows.reserve(static_cast<size_t>(state.n_pairs) * kRowFloats);
-  args.touched = state.touched.reserve(static_cast<size_t>(state.n_pairs));
-  std::memset(args.touched, 0, static_cast<size_t>(state.n_pairs));
-  const Kernels& table = kernels();
-  parallel_for(static_cast<int64_t>(state.tiles_x) * state.tiles_y, [&](int64_t tile) { table.raster_backward_tile(args, tile); });
-  watch.lap(4);
-  reduce_to_parameters(call, state, images, upstream, out);
-  watch.lap(5);
+  PairRows pairs = blend_backward(call, state, images, upstream);
+  std::vector<float> v_median;
+  if (upstream.median) v_median = median_grads(call, images, upstream.median);
+  if (!v_median.empty()) pairs.v_median = v_median.data();
+  const auto gradient_rows = kernels().gradient_rows;
+  reduce_pairs(call, pairs, out.viewmat, [&](int64_t begin, int64_t end, const float* sums, ViewGrad<float>* v_view) {
+    gradient_rows(call, pairs, sums, begin, end, out, v_view);
+  });
 }
 
-const double* tiled_times() { return times_ms; }
+void tiled_descend(const RasterCall<float>& call, TiledState& state, const RasterImages<float>& images,
+                   const RasterUpstream<float>& upstream, const DescentArgs& descent, float* v_viewmat) {
+  const PairRows pairs = blend_backward(call, state, images, upstream);
+  const auto descend_rows = kernels().descend_rows;
+  reduce_pairs(call, pairs, v_viewmat, [&](int64_t begin, int64_t end, const float* sums, ViewGrad<float>* v_view) {
+    descend_rows(call, pairs, sums, begin, end, descent, v_view);
+  });
+}
+
+double* tiled_times() {
+  static thread_local double times[kTimeSlots];
+  return times;
+}
 
 }  // namespace scene3d

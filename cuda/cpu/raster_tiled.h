@@ -1,5 +1,6 @@
 // The tiled rasterizer of one view in float. See raster.h for the flow.
 #pragma once
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -8,6 +9,8 @@
 #include "cpu/raster_call.h"
 
 namespace scene3d {
+
+struct DescentArgs;  // cpu/descent.h
 
 // What the forward pass leaves for the backward pass, and working memory that is kept between calls.
 struct TiledState {
@@ -37,7 +40,45 @@ void tiled_forward(const RasterCall<float>& call, TiledState& state, const Raste
 void tiled_backward(const RasterCall<float>& call, TiledState& state, const RasterImages<float>& images,
                     const RasterUpstream<float>& upstream, RasterGrads<float>& out);
 
-// Milliseconds of the last forward and backward on this thread: project, sort, bin, blend, blend backward, reduce.
-const double* tiled_times();
+// Backward, and a step of Adam instead of writing gradients. v_viewmat [4, 4] may be null.
+void tiled_descend(const RasterCall<float>& call, TiledState& state, const RasterImages<float>& images,
+                   const RasterUpstream<float>& upstream, const DescentArgs& descent, float* v_viewmat);
+
+// Where the time of the last forward and backward on this thread went. Projection and the listing of tiles, and the
+// sums of pairs and what is made of them, share one pass each: its time is split in proportion to the work of all threads.
+enum TimeSlot {
+  kTimeProject,
+  kTimeList,
+  kTimeSort,
+  kTimeBin,
+  kTimeBlend,
+  kTimeLoss,
+  kTimeBlendBackward,
+  kTimeSumPairs,
+  kTimeReduce,
+  kTimeSlots
+};
+double* tiled_times();  // milliseconds
+
+// Writes the time since its last lap into a slot.
+class Stopwatch {
+ public:
+  void lap(TimeSlot slot) { tiled_times()[slot] = lap(); }
+
+  // Splits the time between two slots in proportion to a and b.
+  void lap(TimeSlot slot_a, TimeSlot slot_b, double a, double b) {
+    const double time = lap(), share = a + b > 0 ? a / (a + b) : 0;
+    tiled_times()[slot_a] = time * share, tiled_times()[slot_b] = time * (1 - share);
+  }
+
+  double lap() {
+    const auto now = std::chrono::steady_clock::now(), before = start_;
+    start_ = now;
+    return std::chrono::duration<double, std::milli>(now - before).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
 
 }  // namespace scene3d

@@ -173,17 +173,23 @@ S3D_HD MaskOf<T> project(const View<S>& view, const GaussianRow<T>& g, S min_opa
   return visible & is_finite(e.x + e.y) & is_finite(e.half_x + e.half_y);
 }
 
-// Adds the derivative of sqrt(det0 / det) to v_cov (by cov before or after dilation: they differ by a constant).
+// Adds the derivative of sqrt(det0 / det), det0 = |m|^2 with the minors m of A and det = det0 + eps (xx + yy + eps), to
+// v_cov (through xx + yy) and to v_A (through the minors, which do not cancel where the ellipse is a needle).
 template <class T, class S>
-S3D_HD void compensation_vjp(const View<S>& view, const Ellipse<T>& e, T v_compensation, T* v_cov) {
-  const T xx = e.cov[0] - T(view.eps2d), yy = e.cov[2] - T(view.eps2d), ratio = e.compensation * e.compensation;
-  // The square root's slope is unbounded where the ellipse is a line: no gradient there.
-  const auto is_open = T(1e-12) < ratio;
-  const T inv_det = T(1) / e.det, inv_det0 = choose(is_open, inv_det / ratio, T(0));
-  const T half = choose(is_open, T(0.5) * v_compensation * e.compensation, T(0));
-  v_cov[0] += half * (yy * inv_det0 - e.cov[2] * inv_det);
-  v_cov[1] += half * e.cov[1] * (inv_det - inv_det0);
-  v_cov[2] += half * (xx * inv_det0 - e.cov[0] * inv_det);
+S3D_HD void compensation_vjp(const View<S>& view, const Ellipse<T>& e, const T* A, T v_compensation, T* v_cov, T* v_A) {
+  const T eps = T(view.eps2d), inv_det = T(1) / e.det;
+  const T m0 = A[1] * A[5] - A[2] * A[4], m1 = A[2] * A[3] - A[0] * A[5], m2 = A[0] * A[4] - A[1] * A[3];
+  const T det0 = m0 * m0 + m1 * m1 + m2 * m2;
+  // m / |m| has no direction where the ellipse is a line: no gradient there.
+  const T root = sqrt(det0 * e.det), inv_root = choose(T(0) < root, T(1) / root, T(0));
+  const T trace = e.cov[0] + e.cov[2] - eps;  // xx + yy + eps
+  const T c = v_compensation * eps * trace * inv_det * inv_root;
+  const T v0 = c * m0, v1 = c * m1, v2 = c * m2;
+  v_A[0] += v2 * A[4] - v1 * A[5], v_A[3] += v1 * A[2] - v2 * A[1];
+  v_A[1] += v0 * A[5] - v2 * A[3], v_A[4] += v2 * A[0] - v0 * A[2];
+  v_A[2] += v1 * A[3] - v0 * A[4], v_A[5] += v0 * A[1] - v1 * A[0];
+  const T half = T(0.5) * v_compensation * e.compensation * eps * inv_det;
+  v_cov[0] -= half, v_cov[2] -= half;
 }
 
 // Derivative of everything in `e` by the Gaussian's parameters, added to v_g, and by the view, added to v_view if given.
@@ -195,12 +201,13 @@ S3D_HD void project_vjp(const View<S>& view, const GaussianRow<T>& g, const Elli
   const T sigmoid = T(1) / (T(1) + exp(-g.opacity_logit));
   v_g.opacity_logit += v.opacity * e.compensation * sigmoid * (T(1) - sigmoid);
   T v_cov[3] = {v.cov[0], v.cov[1], v.cov[2]};
-  if (view.antialiased) compensation_vjp(view, e, v.opacity * sigmoid, v_cov);
+  T v_A[6] = {T(0), T(0), T(0), T(0), T(0), T(0)};
+  if (view.antialiased) compensation_vjp(view, e, f.A, v.opacity * sigmoid, v_cov, v_A);
   // cov = A A^T  ->  v_A = 2 v_cov A
   T v_B[6];
   for (int j = 0; j < 3; j++) {
-    const T v_A0 = 2 * (v_cov[0] * f.A[j] + v_cov[1] * f.A[3 + j]);
-    const T v_A1 = 2 * (v_cov[1] * f.A[j] + v_cov[2] * f.A[3 + j]);
+    const T v_A0 = v_A[j] + 2 * (v_cov[0] * f.A[j] + v_cov[1] * f.A[3 + j]);
+    const T v_A1 = v_A[3 + j] + 2 * (v_cov[1] * f.A[j] + v_cov[2] * f.A[3 + j]);
     v_g.log_scale[j] += v_A0 * f.A[j] + v_A1 * f.A[3 + j];
     v_B[j] = v_A0 * f.scale[j], v_B[3 + j] = v_A1 * f.scale[j];
   }

@@ -12,9 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from scene3d.core.capture import Capture
 from scene3d.core.errors import CaptureError
 from scene3d.core.gaussians import Gaussians
@@ -22,18 +19,21 @@ from scene3d.core.progress import Progress
 from scene3d.ops.threads import single_threaded_torch
 from scene3d.recon import checkpoint, exposure, losses, pose_refine, schedule, strategy_default, strategy_mcmc
 from scene3d.recon.densify import Clock, GradStats, is_refine_step
+from scene3d.recon.descent import Descent, Objective, Outcome, Rates, View
 from scene3d.recon.fit_state import FitState
 from scene3d.recon.initialize import scene_extent
 from scene3d.recon.optim import with_sh_degree
 from scene3d.recon.photos import PhotoStore
 from scene3d.recon.settings import FitSettings
 from scene3d.recon.validate import Validation, validate
-from scene3d.render.rasterize import rasterize
-from scene3d.render.types import RasterSettings, Render
+from scene3d.render.types import RasterSettings
 
 LOG_EVERY = 50
 CHECK_EVERY = 100  # Steps between searches for NaN and Inf: a pass over all parameters.
 N_AHEAD = 3  # Photos decoded ahead of their step.
+# Part of the run between sorts along a space-filling curve: Gaussians out of view then fill whole blocks of memory that
+# a step never touches (reduction 15 % faster on a room of 30k).
+REORDER_EVERY = 0.1
 LOSS_WINDOW = 50  # Steps over which the loss shown is averaged.
 
 
@@ -83,6 +83,7 @@ class Hooks:
         should_stop: Asked after every step; True ends the run with a checkpoint.
         checkpoint: File of the checkpoint; None keeps none.
         resume: Go on from the checkpoint, where there is one.
+        objective: What a method adds to the loss.
     """
 
     log: Callable[[LogLine], None] = lambda line: None
@@ -90,6 +91,7 @@ class Hooks:
     should_stop: Callable[[], bool] = lambda: False
     checkpoint: Path | None = None
     resume: bool = True
+    objective: Objective | None = None
 
 
 def fit(capture: Capture, gaussians: Gaussians, settings: FitSettings, hooks: Hooks = Hooks()) -> FitResult:
@@ -115,6 +117,7 @@ class _Run:
         self.extent = scene_extent(capture.cameras.select(capture.train))
         self.photos = PhotoStore(capture)
         self.raster = RasterSettings(antialiased=settings.antialiased, absgrad=settings.strategy.absgrad)
+        self.descent = Descent(settings, hooks.objective)
         self.state = self._first_state(gaussians)
         self.loss = math.nan
         self.validation: Validation | None = None
@@ -162,17 +165,16 @@ class _Run:
         position = state.next_view()
         scale = schedule.scale_at(settings.resolution, state.fraction)
         self.photos.prefetch([self.capture.train[i] for i in state.coming_views(N_AHEAD)], scale)
-        background = losses.fit_background(settings.background, self.capture.has_alpha, state.generator)
-        render, loss, leaves = self._forward(position, scale, background)
-        loss.backward()
-        value = loss.item()
-        self._note_loss(value)
+        outcome = self._descend(position, scale)
+        self._note_loss(outcome.loss)
         clock = Clock(state.step + 1, self._next_fraction(), state.fraction)
-        if math.isfinite(value):
-            self._descend(position, render, leaves)
+        if math.isfinite(outcome.loss):
             self._control_density(clock)
+            if clock.crosses(REORDER_EVERY):
+                state.reorder()
         else:
-            self._skip()
+            state.n_skipped += 1
+            self._drop_nonfinite()
         state.step, state.fraction = clock.step, clock.fraction
         if clock.step % CHECK_EVERY == 0 or clock.fraction >= 1:
             self._drop_nonfinite()
@@ -180,46 +182,45 @@ class _Run:
     def _next_fraction(self) -> float:
         return schedule.run_fraction(self.settings, self.state.step + 1, self.state.seconds)
 
-    def _forward(
-        self, position: int, scale: int, background: losses.Color
-    ) -> tuple[Render, Tensor, tuple[Tensor | None, Tensor | None]]:
-        state, view = self.state, self.capture.train[position]
-        camera = self.photos.camera(view, scale)
-        delta = transform = None
+    def _descend(self, position: int, scale: int) -> Outcome:
+        state, settings = self.state, self.settings
+        index = self.capture.train[position]
+        background = losses.fit_background(settings.background, self.capture.has_alpha, state.generator)
+        camera, delta = self.photos.camera(index, scale), None
         if state.poses is not None:
             delta = state.poses.leaf(position)
             camera = state.poses.move(camera, delta)
-        raster = self._raster(scale, background)
-        render = rasterize(state.adam.gaussians(), camera, raster, self.settings.backend)
-        rgb = render.rgb[0]
-        if state.exposure is not None:
-            transform = state.exposure.leaf(position)
-            rgb = exposure.apply(rgb, transform)
-        target = self.photos.target(view, scale)
-        loss = losses.photometric(rgb, target, background, self.settings.ssim_lambda)
-        return render, loss, (delta, transform)
+        view = View(
+            index,
+            camera,
+            self.photos.target(index, scale),
+            background,
+            self._raster(scale, background),
+            None if state.exposure is None else state.exposure.transforms[position],
+            delta is not None,
+        )
+        strategy = settings.strategy
+        rates = Rates(
+            schedule.learning_rates(settings, state.fraction, self.extent),
+            state.fraction,
+            self.extent,
+            strategy.name == "default" and state.fraction < strategy.refine_stop,
+        )
+        outcome = self.descent.step(state.adam, state.stats, view, rates)
+        if state.poses is not None and delta is not None and outcome.v_viewmat is not None:
+            camera.viewmats.backward(outcome.v_viewmat[None])
+            if delta.grad is not None and math.isfinite(outcome.loss):
+                lr = settings.pose_lr * pose_refine.LR_FINAL**state.fraction
+                state.poses.step(position, delta.grad, lr)
+        if state.exposure is not None and outcome.v_transform is not None and math.isfinite(outcome.loss):
+            lr = exposure.LR * exposure.LR_FINAL**state.fraction
+            state.exposure.step(position, outcome.v_transform, lr)
+        return outcome
 
     def _raster(self, scale: int, background: losses.Color) -> RasterSettings:
         # The blur of pixels is smaller in reduced images: otherwise Gaussians that fit coarse images would be too thin
         # for fine ones. Half way to the blur of the whole image was best (0.3 dB on a room of 270x480).
         return replace(self.raster, background=background, eps2d=self.raster.eps2d / scale)
-
-    def _descend(self, position: int, render: Render, leaves: tuple[Tensor | None, Tensor | None]) -> None:
-        state, settings = self.state, self.settings
-        visible = (render.stats.radii[0] > 0).view(torch.uint8)
-        if settings.strategy.name == "default" and state.fraction < settings.strategy.refine_stop:
-            height, width = render.rgb.shape[1:3]
-            state.stats.add(render.stats, visible, 0.5 * math.sqrt(height * width))
-        losses.add_regularizer_grads(state.adam, settings, self.extent)
-        lrs = schedule.learning_rates(settings, state.fraction, self.extent)
-        state.adam.step(lrs, (settings.lrs.beta1, settings.lrs.beta2), visible)
-        delta, transform = leaves
-        if state.poses is not None and delta is not None and delta.grad is not None:
-            lr = settings.pose_lr * pose_refine.LR_FINAL**state.fraction
-            state.poses.step(position, delta.grad, lr)
-        if state.exposure is not None and transform is not None and transform.grad is not None:
-            lr = exposure.LR * exposure.LR_FINAL**state.fraction
-            state.exposure.step(position, transform.grad, lr)
 
     def _control_density(self, clock: Clock) -> None:
         state, strategy = self.state, self.settings.strategy
@@ -230,7 +231,7 @@ class _Run:
                 state.stats = GradStats.zeros(len(state.adam))
             if strategy.noise > 0 and clock.step % strategy.noise_every == 0:
                 lr = schedule.learning_rates(self.settings, clock.fraction, self.extent)["means"]
-                strategy_mcmc.explore(state.adam, strategy, lr, self.extent, state.generator)
+                strategy_mcmc.explore(state.adam, strategy, lr, self.extent, self.settings.seed, clock.step)
             return
         if is_due:
             state.stats = strategy_default.refine(
@@ -238,12 +239,6 @@ class _Run:
             )
         if clock.fraction < strategy.refine_stop and clock.crosses(strategy.reset_every):
             strategy_default.reset_opacities(state.adam, strategy)
-
-    def _skip(self) -> None:
-        for value in self.state.adam.values.values():
-            value.grad = None
-        self.state.n_skipped += 1
-        self._drop_nonfinite()
 
     def _drop_nonfinite(self) -> None:
         state = self.state

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from scene3d.core.capture import Capture
 from scene3d.core.gaussians import Gaussians
+from scene3d.ops import morton
 from scene3d.recon.densify import GradStats
 from scene3d.recon.exposure import Exposure
 from scene3d.recon.optim import AdamState
@@ -24,7 +24,7 @@ class FitState:
         adam: Gaussians and moments.
         stats: Screen gradients since the last refinement.
         generator: Source of every random number.
-        order: Views of this epoch, as positions in capture.train. [n_train] long
+        order: Views of this epoch, as positions in capture.train.
         position: How many of them are done.
         n_start: Gaussians at the beginning.
         step: Steps done.
@@ -39,7 +39,7 @@ class FitState:
     adam: AdamState
     stats: GradStats
     generator: torch.Generator
-    order: Tensor
+    order: list[int]
     n_start: int
     position: int = 0
     step: int = 0
@@ -56,24 +56,31 @@ class FitState:
         generator = torch.Generator().manual_seed(settings.seed)
         n, n_train = len(gaussians), len(capture.train)
         degree = settings.sh_degree if settings.sh_every <= 0 else min(gaussians.sh_degree, settings.sh_degree)
+        sorted_gaussians = gaussians.select(morton.order(gaussians.means))
         return cls(
-            adam=AdamState.start(gaussians, degree),
+            adam=AdamState.start(sorted_gaussians, degree),
             stats=GradStats.zeros(n),
             generator=generator,
-            order=torch.randperm(n_train, generator=generator),
+            order=torch.randperm(n_train, generator=generator).tolist(),
             n_start=n,
             exposure=None if settings.exposure == "none" else Exposure.start(settings.exposure, n_train),
             poses=PoseDeltas.start(n_train, extent) if settings.pose_opt else None,
         )
 
+    def reorder(self) -> None:
+        """Put the Gaussians in Morton order: neighbours in space become neighbours in memory."""
+        index = morton.order(self.adam.values["means"])
+        self.adam.rearrange(index, torch.zeros(len(index), dtype=torch.bool))
+        self.stats = self.stats.select(index)
+
     def next_view(self) -> int:
         """Position in capture.train of the next view: every one once per epoch, in random order."""
         if self.position == len(self.order):
-            self.order = torch.randperm(len(self.order), generator=self.generator)
+            self.order = torch.randperm(len(self.order), generator=self.generator).tolist()
             self.position = 0
         self.position += 1
-        return int(self.order[self.position - 1])
+        return self.order[self.position - 1]
 
     def coming_views(self, n: int) -> list[int]:
         """Positions of the next views of this epoch, n at most."""
-        return [int(i) for i in self.order[self.position : self.position + n]]
+        return self.order[self.position : self.position + n]

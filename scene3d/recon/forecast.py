@@ -10,16 +10,16 @@ import torch
 from scene3d.core.capture import Capture
 from scene3d.core.gaussians import SH_COUNTS, Gaussians
 from scene3d.recon import losses, schedule
-from scene3d.recon.densify import count_limit
+from scene3d.recon.densify import GradStats, count_limit
+from scene3d.recon.descent import Descent, Rates, View
+from scene3d.recon.optim import AdamState
 from scene3d.recon.photos import PhotoStore, reduced_size
 from scene3d.recon.settings import FitSettings
-from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
 
 N_FRACTIONS = 200
 PROBE_SCALE = 4
-# Adam, statistics and the rest on top of forward and backward, measured on fits of 10k to 100k Gaussians.
-STEP_OVER_RASTER = 1.3
+N_REPEATS = 5  # Of a timed step; the shortest counts, the first ones pay for fresh memory.
 BYTES_PER_PIXEL = 160  # Images, their gradients, loss maps, tile lists.
 BYTES_PER_SPLAT = 400  # Projected values and their gradients, per-thread rows, sort keys.
 TENSORS_PER_PARAMETER = 5  # Value, gradient, two moments, and one copy while rows are rearranged.
@@ -49,7 +49,7 @@ class Forecast:
 
 
 def measure_cost(capture: Capture, gaussians: Gaussians, settings: FitSettings) -> CostModel:
-    """Time forward and backward of one photo at two sizes and two counts. Leaves all arguments as they are."""
+    """Time steps on one photo at two sizes and two counts. Leaves all arguments as they are."""
     view = capture.train[0]
     store = PhotoStore(capture)
     few = gaussians.select(torch.arange(0, len(gaussians), 4))
@@ -62,7 +62,7 @@ def measure_cost(capture: Capture, gaussians: Gaussians, settings: FitSettings) 
     per_pixel = max(whole - coarse, 0.0) / max(pixels - few_pixels, 1)
     per_gaussian = max(coarse - thin, 0.0) / max(len(gaussians) - len(few), 1)
     base = max(thin - per_gaussian * len(few) - per_pixel * few_pixels, 0.0)
-    return CostModel(*(STEP_OVER_RASTER * value for value in (base, per_gaussian, per_pixel)))
+    return CostModel(base, per_gaussian, per_pixel)
 
 
 def forecast(capture: Capture, n_start: int, settings: FitSettings, cost: CostModel) -> Forecast:
@@ -99,13 +99,14 @@ def _memory(capture: Capture, n_gaussians: int, n_pixels: int, settings: FitSett
 
 
 def _time_step(store: PhotoStore, view: int, gaussians: Gaussians, scale: int, settings: FitSettings) -> float:
+    state = AdamState.start(gaussians, settings.sh_degree)
+    stats, descent = GradStats.zeros(len(state)), Descent(settings)
     raster = RasterSettings(antialiased=settings.antialiased)
-    camera, target = store.camera(view, scale), store.target(view, scale)
-    leaves = gaussians.map(lambda value: value.detach().clone().requires_grad_())
+    photo = View(view, store.camera(view, scale), store.target(view, scale), losses.BLACK, raster)
+    still = Rates(dict.fromkeys(state.values, 0.0), 0.0, 1.0, True)
     times = []
-    for _ in range(3):
+    for _ in range(N_REPEATS):
         began = time.perf_counter()
-        render = rasterize(leaves, camera, raster, settings.backend)
-        losses.photometric(render.rgb[0], target, losses.BLACK, settings.ssim_lambda).backward()
+        descent.step(state, stats, photo, still)
         times.append(time.perf_counter() - began)
     return min(times)

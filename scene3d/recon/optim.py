@@ -18,7 +18,14 @@ ADAM_EPS = 1e-15  # Screen-space gradients of a mean loss are tiny: the usual 1e
 
 @dataclass
 class AdamState:
-    """Values under optimisation by name, with Adam's moments. Every tensor has N rows."""
+    """Values under optimisation by name, with Adam's moments. Every tensor has N rows.
+
+    Attributes:
+        values: Tensors of the Gaussians, in the order of their fields.
+        exp_avg: Running means of the gradients.
+        exp_avg_sq: Running means of their squares.
+        n_steps: Steps done.
+    """
 
     values: dict[str, Tensor]
     exp_avg: dict[str, Tensor]
@@ -39,6 +46,16 @@ class AdamState:
 
     def __len__(self) -> int:
         return self.values["means"].shape[0]
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the spherical harmonics in use."""
+        return SH_COUNTS.index(self.values["shN"].shape[1] + 1)
+
+    def forget_gradients(self) -> None:
+        """Drop the gradients of all values."""
+        for value in self.values.values():
+            value.grad = None
 
     def requiring_grad(self) -> AdamState:
         for value in self.values.values():
@@ -65,8 +82,7 @@ class AdamState:
             betas,
             ADAM_EPS,
         )
-        for value in self.values.values():
-            value.grad = None
+        self.forget_gradients()
 
     def rearrange(self, index: Tensor, is_fresh: Tensor) -> None:
         """Make row i a copy of row index[i]; moments of fresh rows are zero. index [M] long, is_fresh [M] bool."""

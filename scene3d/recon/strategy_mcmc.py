@@ -10,15 +10,13 @@ import math
 import torch
 from torch import Tensor
 
-from scene3d.ops import quaternions
+from scene3d.ops.mcmc_noise import mcmc_noise_
 from scene3d.recon.densify import Clock, count_limit, sample_rows
 from scene3d.recon.optim import AdamState
 from scene3d.recon.settings import StrategySettings
 
 MAX_COPIES = 51  # Of one Gaussian in one refinement; more would only be thinner.
 GROWTH = 1.05  # Per refinement, at least.
-NOISE_SLOPE = 100.0  # Noise fades out from opacity 0.005 upwards with this slope.
-NOISE_OPACITY = 0.075  # Above, the gate is below 1e-3: such Gaussians are left alone to save time.
 
 
 def refine(
@@ -41,24 +39,15 @@ def refine(
     _append(state, sample_rows(weights, n_new, generator), settings.prune_opacity)
 
 
-def explore(
-    state: AdamState, settings: StrategySettings, lr_means: float, extent: float, generator: torch.Generator
-) -> None:
+def explore(state: AdamState, settings: StrategySettings, lr_means: float, extent: float, seed: int, step: int) -> None:
     """Move faint Gaussians at random within their covariance, as far as `noise_every` single steps would.
 
     means += Σ/extent² · randn · gate(opacity) · lr_means · noise · sqrt(noise_every), units of the scene.
     """
-    opacities = state.values["opacity_logits"].detach().sigmoid()
-    rows = (opacities < NOISE_OPACITY).nonzero()[:, 0]
-    if len(rows) == 0:
-        return
-    gate = torch.sigmoid(NOISE_SLOPE * (0.005 - opacities[rows]))
-    strength = gate * (lr_means * settings.noise * math.sqrt(settings.noise_every) / extent**2)
-    rotmats = quaternions.to_rotmat(state.values["quats"].detach()[rows])
-    variances = (2 * state.values["log_scales"].detach()[rows]).exp()
-    draws = torch.randn(len(rows), 3, generator=generator)
-    in_axes = (rotmats * draws[:, :, None]).sum(dim=1) * variances
-    state.values["means"].detach()[rows] += (rotmats * in_axes[:, None, :]).sum(dim=2) * strength[:, None]
+    strength = lr_means * settings.noise * math.sqrt(settings.noise_every) / extent**2
+    names = ("means", "quats", "log_scales", "opacity_logits")
+    means, quats, log_scales, opacity_logits = (state.values[name] for name in names)
+    mcmc_noise_(means, quats, log_scales, opacity_logits, strength, seed, step)
 
 
 def shared_opacity_and_scale(opacities: Tensor, n_copies: Tensor) -> tuple[Tensor, Tensor]:

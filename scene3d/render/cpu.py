@@ -6,6 +6,7 @@ finished pixel may take in up to 1e-4 more than the reference does.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,6 +30,58 @@ def why_unavailable() -> str | None:
     return None if _cpu is not None else f"the native module is not built ({_import_error})"
 
 
+def native() -> Any:
+    """The native module.
+
+    Raises:
+        BackendUnavailable: it is not built.
+    """
+    if _cpu is None:
+        raise BackendUnavailable("cpu", why_unavailable() or "", "Install scene3d with its native code: pip install .")
+    return _cpu
+
+
+@dataclass(frozen=True)
+class Pinhole:
+    """One camera in plain numbers.
+
+    Attributes:
+        viewmat: cam_from_world by rows, 16 numbers.
+        K: Intrinsics by rows, 9 numbers, pixels.
+        width: Pixels.
+        height: Pixels.
+    """
+
+    viewmat: list[float]
+    K: list[float]
+    width: int
+    height: int
+
+
+def pinhole(cameras: Cameras, view: int = 0) -> Pinhole:
+    """One of C cameras."""
+    width, height = cameras.sizes[view].tolist()
+    return Pinhole(cameras.viewmats[view].flatten().tolist(), cameras.Ks[view].flatten().tolist(), width, height)
+
+
+def call_settings(camera: Pinhole, settings: RasterSettings, degree: int) -> Any:
+    """A camera and how to render it, as native code takes them. `degree` is that of the spherical harmonics."""
+    return native().CallSettings(
+        camera.viewmat,
+        camera.K,
+        camera.width,
+        camera.height,
+        degree,
+        settings.near,
+        settings.far,
+        settings.eps2d,
+        *settings.background,
+        settings.antialiased,
+        settings.with_depth or settings.with_normals,
+        settings.absgrad,
+    )
+
+
 def rasterize_arrays(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings) -> Render:
     """Render C views of one size. See `scene3d.render.rasterize.rasterize`."""
     return _rasterize(gaussians, cameras, settings, cutoff=True)
@@ -40,8 +93,7 @@ def rasterize_smooth(gaussians: Gaussians, cameras: Cameras, settings: RasterSet
 
 
 def _rasterize(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings, cutoff: bool) -> Render:
-    if _cpu is None:
-        raise BackendUnavailable("cpu", why_unavailable() or "", "Install scene3d with its native code: pip install .")
+    native()  # raises where it is not built
     if gaussians.dtype not in (torch.float32, torch.float64) or not (cutoff or gaussians.dtype == torch.float64):
         raise TypeError(
             f"means: expected float32, or float64 for checks, got {gaussians.dtype}. Use .to(torch.float32)"
@@ -72,25 +124,7 @@ class _Call:
         self.width, self.height = cameras.width(), cameras.height()
         self.with_extra = settings.with_depth or settings.with_normals
         self.degree = gaussians.sh_degree if settings.sh_degree is None else settings.sh_degree
-        viewmats = cameras.viewmats.detach().double().contiguous()
-        Ks = cameras.Ks.detach().double().contiguous()
-        self.views = [
-            _cpu.CallSettings(
-                viewmats[c],
-                Ks[c],
-                self.width,
-                self.height,
-                self.degree,
-                settings.near,
-                settings.far,
-                settings.eps2d,
-                *settings.background,
-                settings.antialiased,
-                self.with_extra,
-                settings.absgrad,
-            )
-            for c in range(n_views)
-        ]
+        self.views = [call_settings(pinhole(cameras, c), settings, self.degree) for c in range(n_views)]
         self.radii = torch.empty(n_views, n, dtype=gaussians.dtype)
         self.grad2d = torch.zeros(n_views, n, dtype=gaussians.dtype)
         # Native views of the tensors below; wrapping a tensor costs microseconds, and backward needs the same again.

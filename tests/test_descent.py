@@ -1,0 +1,146 @@
+"""The native step of fitting against the one through autograd."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_capture import tiny_capture, tiny_scene
+
+from scene3d.core.gaussians import Gaussians
+from scene3d.recon.densify import GradStats
+from scene3d.recon.descent import Descent, Objective, Outcome, Rates, View
+from scene3d.recon.optim import AdamState
+from scene3d.recon.photos import PhotoStore, Target
+from scene3d.recon.settings import FitSettings, LearningRates
+from scene3d.render import backends
+from scene3d.render.types import RasterSettings
+
+pytestmark = pytest.mark.skipif(backends.why_unavailable("cpu") is not None, reason="the native module is not built")
+
+SCENE = tiny_scene()
+CAPTURE = tiny_capture(SCENE)
+BACKGROUND = (0.2, 0.3, 0.4)
+SETTINGS = FitSettings(backend="cpu", opacity_reg=0.3, scale_reg=0.2)
+LRS = dict.fromkeys(SCENE.payload.params(), 0.001)
+# The two paths differ by the order of float32 sums; Adam's first step turns every gradient into one of length lr.
+CLOSE = 2e-5
+
+
+def first_state(degree: int = 2) -> AdamState:
+    generator = torch.Generator().manual_seed(3)
+    noisy = SCENE.payload.map(lambda value: value + 0.05 * torch.randn(value.shape, generator=generator))
+    return AdamState.start(noisy, degree)
+
+
+def view_of(index: int = 0, **changes: object) -> View:
+    photos = PhotoStore(CAPTURE)
+    raster = RasterSettings(background=BACKGROUND)
+    return replace(View(index, photos.camera(index, 1), photos.target(index, 1), BACKGROUND, raster), **changes)
+
+
+def run_steps(objective: Objective | None, view: View, n_steps: int = 4) -> tuple[AdamState, GradStats, Outcome]:
+    state = first_state()
+    stats = GradStats.zeros(len(state))
+    descent = Descent(SETTINGS, objective)
+    for _ in range(n_steps):
+        outcome = descent.step(state, stats, view, Rates(LRS, 0.5, 2.0, True))
+    return state, stats, outcome
+
+
+def assert_same_steps(view: View) -> None:
+    native, native_stats, native_outcome = run_steps(None, view)
+    oracle, oracle_stats, outcome = run_steps(Objective(), view)
+    assert native_outcome.loss == pytest.approx(outcome.loss, rel=1e-5)
+    assert native.n_steps == oracle.n_steps == 4
+    for name, value in oracle.values.items():
+        moved = (native.values[name] - value).abs().detach()
+        # Where a gradient is rounding noise, Adam still takes a whole step: such rows are few.
+        assert moved.flatten().quantile(0.98) < CLOSE, name
+    assert torch.equal(native_stats.counts, oracle_stats.counts)
+    torch.testing.assert_close(native_stats.sums, oracle_stats.sums, rtol=1e-3, atol=1e-7)
+
+
+def test_native_step_moves_as_autograd_does():
+    assert_same_steps(view_of())
+
+
+def test_native_step_takes_weights_and_float_targets():
+    target = view_of().target
+    weight = torch.linspace(0, 1, target.rgb.shape[1]).expand(target.rgb.shape[:2]).contiguous()
+    assert_same_steps(view_of(target=Target(target.rgb.float() / 255, None, weight)))
+
+
+def test_native_step_takes_colour_transforms_and_gives_their_gradient():
+    transform = torch.tensor([[1.1, 0.1, 0.0, 0.02], [0.0, 0.9, 0.05, -0.01], [0.02, 0.0, 1.2, 0.0]])
+    view = view_of(transform=transform)
+    assert_same_steps(view)
+    native, oracle = run_steps(None, view, 1)[2], run_steps(Objective(), view, 1)[2]
+    assert native.v_transform is not None
+    assert oracle.v_transform is not None
+    torch.testing.assert_close(native.v_transform, oracle.v_transform, rtol=1e-4, atol=1e-6)
+
+
+def test_native_step_gives_the_gradient_of_the_camera():
+    view = view_of(wants_viewmat=True)
+    native, oracle = run_steps(None, view, 1)[2], run_steps(Objective(), view, 1)[2]
+    assert native.v_viewmat is not None
+    assert oracle.v_viewmat is not None
+    assert native.v_viewmat.abs().max() > 0
+    torch.testing.assert_close(native.v_viewmat[:3], oracle.v_viewmat[:3], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [None, Objective()])
+def test_step_without_a_finite_loss_moves_nothing(objective: Objective | None):
+    target = view_of().target
+    broken = Target(torch.full(target.rgb.shape, torch.nan), None, None)
+    state, _, outcome = run_steps(objective, view_of(target=broken), 1)
+    assert outcome.loss != outcome.loss
+    assert state.n_steps == 0
+    assert all(torch.equal(a, b) for a, b in zip(state.values.values(), first_state().values.values(), strict=True))
+
+
+def test_unseen_gaussians_stay_where_they_are():
+    state = first_state()
+    state.values["means"].detach()[4] = torch.tensor([0.0, 0.0, -1e3])
+    before = state.gaussians().detach().map(torch.clone)
+    Descent(SETTINGS).step(state, GradStats.zeros(len(state)), view_of(), Rates(LRS, 0.5, 2.0, True))
+    same = {name: torch.equal(value[4], before.params()[name][4]) for name, value in state.values.items()}
+    assert all(same.values()), same
+
+
+def test_step_follows_arrays_that_were_replaced():
+    state, stats, view = first_state(), GradStats.zeros(len(SCENE.payload)), view_of()
+    descent = Descent(SETTINGS)
+    descent.step(state, stats, view, Rates(LRS, 0.5, 2.0, True))
+    state.rearrange(torch.arange(10), torch.zeros(10, dtype=torch.bool))
+    before = state.values["sh0"].detach().clone()
+    descent.step(state, GradStats.zeros(10), view, Rates(LRS, 0.5, 2.0, True))
+    assert not torch.equal(before, state.values["sh0"].detach())
+
+
+def test_objective_replaces_what_is_shown_and_adds_to_the_loss():
+    seen: list[int] = []
+
+    def halve(gaussians: Gaussians, fraction: float) -> Gaussians:
+        return replace(gaussians, opacity_logits=gaussians.opacity_logits - 2 * fraction)
+
+    def penalty(gaussians: Gaussians, render: object, view: int, fraction: float) -> torch.Tensor:
+        seen.append(view)
+        return 10 + 0 * gaussians.means.sum()
+
+    plain = run_steps(Objective(), view_of(), 1)[2].loss
+    shown = run_steps(Objective(shown=halve), view_of(), 1)[2].loss
+    added = run_steps(Objective(penalty=penalty), view_of(), 1)[2].loss
+    assert shown != pytest.approx(plain, rel=1e-3)
+    assert added == pytest.approx(plain + 10, rel=1e-5)
+    assert seen == [0]
+
+
+def test_rates_are_those_of_the_settings():
+    fast = FitSettings(backend="cpu", lrs=LearningRates(beta1=0.0, beta2=0.0))
+    state = first_state()
+    before = state.values["sh0"].detach().clone()
+    Descent(fast).step(state, GradStats.zeros(len(state)), view_of(), Rates({**LRS, "sh0": 0.25}, 0.5, 2.0, False))
+    moved = (state.values["sh0"].detach() - before).abs()
+    # Without memory every step of Adam is lr long.
+    assert moved.max() == pytest.approx(0.25, rel=1e-4)
