@@ -252,6 +252,6 @@ def test_a_backend_whose_module_is_missing_is_unavailable(monkeypatch: pytest.Mo
     monkeypatch.setitem(backends.MODULES, "cuda", "scene3d.render.no_such_module")
     assert backends.why_unavailable("cuda") == "not part of this installation"
     with pytest.raises(
-        BackendUnavailable, match=r"backend 'cuda' is not available: not part of this installation\. Build"
+        BackendUnavailable, match=r"backend 'cuda' is not available: not part of this installation\. Where nvcc is"
     ):
         backends.choose("cuda", torch.device("cpu"))

@@ -1,32 +1,82 @@
-// Per-Gaussian kernels on the shared maths: projection with colour, and the way back from pixel sums to parameters.
-// One thread a Gaussian. The blending kernels and the binding follow; until then this file keeps cuda/math compiling
-// for every target.
-#include <cstdint>
+// Projection with colour, one thread a Gaussian.
+#include <type_traits>
 
-#include "cpu/raster_call.h"
-#include "math/gaussian_vjp.h"
+#include "gpu/raster.h"
+#include "gpu/sh_rows.h"
+#include "gpu/warp.h"
+#include "math/sh.h"
 
 namespace scene3d {
 namespace gpu {
+namespace {
 
-__global__ void project_gaussians(RasterCall<float> call, Ellipse<float>* ellipses, float* rgb, uint8_t* visible) {
-  const int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
-  if (i >= call.n) return;
-  Ellipse<float> e;
-  visible[i] = project(call.view, call.row(i), static_cast<float>(kMinAlpha), call.with_extra, e);
-  if (!visible[i]) return;
-  float d[3];
-  view_direction(call.means + 3 * i, call.view.center, d);
-  sh_color(call.sh_degree, d, call.sh0 + 3 * i, call.shN + call.shN_stride * i, rgb + 3 * i);
-  ellipses[i] = e;
+__device__ inline Splat make_splat(const Ellipse<float>& e, const float* rgb) {
+  Splat s;
+  s.place = make_float4(e.x, e.y, e.l11, e.l21);
+  s.shape = make_float4(e.l22, log2f(e.opacity), e.cov[1] / e.cov[0], e.cov[1] / e.cov[2]);
+  s.color = make_float4(rgb[0], rgb[1], rgb[2], e.depth);
+  s.normal = make_float4(e.normal[0], e.normal[1], e.normal[2], 0.f);
+  return s;
 }
 
-__global__ void gaussian_gradients(RasterCall<float> call, const PixelSums<float>* sums, const uint8_t* visible,
-                                   GaussianGrads<float>* grads) {
-  const int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x;
-  if (i >= call.n || !visible[i]) return;
-  gaussian_vjp(call.view, call.sh_degree, call.row(i), call.sh0 + 3 * i, call.shN + call.shN_stride * i, sums[i],
-               call.with_extra, grads[i], static_cast<ViewGrad<float>*>(nullptr));
+// Colour, and whether all coefficients are finite.
+template <int DEGREE>
+__device__ inline bool color_of(const RasterCall<float>& call, int64_t i, const float* shN, float* rgb) {
+  const float* const sh0 = call.sh0 + 3 * i;
+  float d[3], sum = sh0[0] + sh0[1] + sh0[2];
+#pragma unroll
+  for (int k = 0; k < ShRows<DEGREE>::kUsed; k++) sum += shN[k];
+  view_direction(call.means + 3 * i, call.view.center, d);
+  sh_color(DEGREE, d, sh0, shN, rgb);
+  return is_finite(sum);
+}
+
+template <int DEGREE>
+__global__ void __launch_bounds__(kGroupThreads)
+    project_kernel(RasterCall<float> call, Grid grid, Projected out, float* radii, uint32_t* is_visible, Counters* counters) {
+  __shared__ float staged[kGroupThreads / 32 * ShRows<DEGREE>::kWarpFloats];
+  const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int64_t i = blockIdx.x * static_cast<int64_t>(kGroupThreads) + threadIdx.x;
+  Ellipse<float> e;
+  bool is_seen = false, is_sound = true;
+  if (i < call.n) {
+    const GaussianRow<float> row = call.row(i);
+    is_seen = project(call.view, row, static_cast<float>(kMinAlpha), call.with_extra, e);
+    is_sound = is_finite_row(row) && fabsf(row.quat[0]) + fabsf(row.quat[1]) + fabsf(row.quat[2]) + fabsf(row.quat[3]) > 0.f;
+  }
+  float* const rows = staged + warp * ShRows<DEGREE>::kWarpFloats;
+  load_sh_rows<DEGREE>(call.shN, call.shN_stride, i - lane, __ballot_sync(kAllLanes, is_seen), lane, rows);
+  unsigned n_tiles = 0;
+  if (is_seen) {
+    float rgb[3];
+    is_sound = color_of<DEGREE>(call, i, rows + lane * ShRows<DEGREE>::kStride, rgb) && is_sound;
+    const Splat s = make_splat(e, rgb);
+    const Reach reach = make_reach(s.place.x, s.place.y, s.place.z, s.shape.x, s.shape.w, s.shape.y);
+    if (is_sound && e.half_x > 0.f) n_tiles = static_cast<unsigned>(count_tiles(reach, grid.tiles_x, grid.tiles_y, 0, grid.tiles_y));
+    if (n_tiles > 0) out.splats[i] = s;
+  }
+  if (i < call.n) {
+    out.tiles_of[i] = n_tiles;
+    is_visible[i] = n_tiles > 0;
+    radii[i] = n_tiles > 0 ? most(e.half_x, e.half_y) : 0.f;
+  }
+  const unsigned n_pairs = warp_sum(n_tiles);
+  const unsigned n_visible = __popc(__ballot_sync(kAllLanes, n_tiles > 0)), n_unsound = __popc(__ballot_sync(kAllLanes, !is_sound));
+  if (lane > 0) return;
+  if (n_pairs) atomicAdd(&counters->n_pairs, static_cast<unsigned long long>(n_pairs)), atomicAdd(&counters->n_visible, n_visible);
+  if (n_unsound) atomicAdd(&counters->n_unsound, n_unsound);
+}
+
+}  // namespace
+
+void project_all(const RasterCall<float>& call, Grid grid, const Projected& out, float* radii, uint32_t* is_visible,
+                 Counters* counters, Stream stream) {
+  set_zero(counters, sizeof(Counters), stream);
+  if (call.n == 0) return;
+  with_degree(call.sh_degree, [&](auto degree) {
+    S3D_LAUNCH((project_kernel<decltype(degree)::value>), blocks_for(call.n, kGroupThreads), kGroupThreads, stream, call,
+               grid, out, radii, is_visible, counters);
+  });
 }
 
 }  // namespace gpu

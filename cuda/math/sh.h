@@ -77,6 +77,7 @@ S3D_HD void sh_color(int degree, const T* d, const T* sh0, const T* shN, T* rgb)
 }
 
 // v_rgb is zero already where the colour was clamped. Writes v_sh0 and v_shN[: n-1], adds to v_d (by the unit direction).
+// v_shN may be shN itself.
 template <class T>
 S3D_HD void sh_color_vjp(int degree, const T* d, const T* shN, const T* v_rgb, T* v_sh0, T* v_shN, T* v_d) {
   T Y[16], v_Y[16] = {};
@@ -86,8 +87,9 @@ S3D_HD void sh_color_vjp(int degree, const T* d, const T* shN, const T* v_rgb, T
   for (int k = 1; k < n; k++) {
     v_Y[k] = 0;
     for (int c = 0; c < 3; c++) {
+      const T coefficient = shN[3 * (k - 1) + c];
       v_shN[3 * (k - 1) + c] = Y[k] * v_rgb[c];
-      v_Y[k] += v_rgb[c] * shN[3 * (k - 1) + c];
+      v_Y[k] += v_rgb[c] * coefficient;
     }
   }
   sh_basis_vjp(degree, d, v_Y, v_d);

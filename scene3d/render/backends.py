@@ -29,7 +29,7 @@ MODULES = {
 }
 REMEDIES = {
     "cpu": "Install scene3d with its native code: pip install . in the source folder",
-    "cuda": "Build scene3d where a CUDA compiler is found, or use --backend cpu",
+    "cuda": "Where nvcc is: SCENE3D_CUDA=ON pip install . in the source folder; or use --backend cpu",
     "gsplat": "pip install gsplat, on a machine with a CUDA device, or use --backend cpu",
 }
 

@@ -61,7 +61,7 @@ def examine() -> dict[str, list[Finding]]:
         "machine": [_python(), _processor(), _memory(), _torch()],
         "native code": _native(),
         "backends": [_backend(name) for name in backends.MODULES],
-        "GPU": [_gpu(), _compiler()],
+        "GPU": [_gpu(), _compiler(), _cuda_module()],
         "packages": [_package(name) for name in PACKAGES],
     }
 
@@ -170,6 +170,16 @@ def _compiler() -> Finding:
     if version is None:
         return Finding("nvcc", "absent", "not found", "Only needed to build the CUDA module: install the CUDA toolkit")
     return Finding("nvcc", "ok", f"{version} at {shutil.which('nvcc')}")
+
+
+def _cuda_module() -> Finding:
+    try:
+        _cuda = importlib.import_module("scene3d._cuda")
+    except ImportError:
+        text = "not built: it is where nvcc and an NVIDIA GPU are found at installation, or SCENE3D_CUDA=ON is set"
+        return Finding("scene3d._cuda", "absent", text, "SCENE3D_CUDA=ON pip install . in the source folder")
+    devices = [_cuda.describe_device(i) for i in range(_cuda.device_count())]
+    return Finding("scene3d._cuda", "ok", f"built; {'; '.join(devices) or 'no device that it can use'}")
 
 
 def _package(name: str) -> Finding:

@@ -1,0 +1,23 @@
+// Array types of the CUDA bindings: dtype, order and device are fixed; nothing is converted.
+#pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+namespace nb = nanobind;
+
+namespace scene3d {
+namespace gpu {
+
+#if defined(S3D_EMULATE)
+using Device = nb::device::cpu;
+#else
+using Device = nb::device::cuda;
+#endif
+
+template <class T, class... Shape>
+using Array = nb::ndarray<T, Shape..., nb::c_contig, Device>;
+
+void bind_raster(nb::module_& m);
+
+}  // namespace gpu
+}  // namespace scene3d

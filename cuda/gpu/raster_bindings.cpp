@@ -1,0 +1,199 @@
+// Bindings of the rasterizer. Python allocates every output, and all working memory through the calls in WorkingMemory.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "gpu/bindings.h"
+#include "gpu/raster.h"
+#include "math/sh.h"
+
+namespace scene3d {
+namespace gpu {
+namespace {
+
+using Input = Array<const float>;
+using Output = Array<float>;
+using MaybeInput = std::optional<Input>;
+using MaybeOutput = std::optional<Output>;
+
+// The view and settings of a call, built once in Python and used by forward and backward.
+struct CallSettings {
+  double viewmat[16], K[9];
+  int width, height, sh_degree;
+  double near_z, far_z, eps2d;
+  double background[3];
+  bool antialiased, with_extra, absgrad;
+  RasterOptions options;
+};
+
+using Matrix4 = nb::ndarray<const double, nb::shape<4, 4>, nb::c_contig, nb::device::cpu>;
+using Matrix3 = nb::ndarray<const double, nb::shape<3, 3>, nb::c_contig, nb::device::cpu>;
+
+CallSettings make_settings(Matrix4 viewmat, Matrix3 K, int width, int height, int sh_degree, double near_z, double far_z,
+                           double eps2d, double red, double green, double blue, bool antialiased, bool with_extra,
+                           bool absgrad, bool is_ordered, int64_t memory_limit) {
+  CallSettings s = {{}, {}, width, height, sh_degree, near_z, far_z, eps2d, {red, green, blue}, antialiased, with_extra,
+                    absgrad, {is_ordered, memory_limit}};
+  for (int i = 0; i < 16; i++) s.viewmat[i] = viewmat.data()[i];
+  for (int i = 0; i < 9; i++) s.K[i] = K.data()[i];
+  return s;
+}
+
+void expect_size(size_t found, size_t expected, const char* name) {
+  if (found == expected) return;
+  throw nb::value_error((std::string(name) + ": expected " + std::to_string(expected) + " numbers, got " + std::to_string(found)).c_str());
+}
+
+// params: means, quats, log_scales, opacity_logits, sh0, shN.
+RasterCall<float> make_call(const CallSettings& s, const std::vector<Input>& params) {
+  if (params.size() != 6) throw nb::value_error("params: expected 6 arrays");
+  const size_t n = params[0].shape(0), columns[5] = {3, 4, 3, 1, 3};
+  for (size_t k = 0; k < 5; k++) expect_size(params[k].size(), n * columns[k], "params");
+  RasterCall<float> c = {};
+  c.view = make_view<float>(s.viewmat, s.K, s.width, s.height, s.near_z, s.far_z, s.eps2d, s.antialiased);
+  c.width = s.width, c.height = s.height, c.sh_degree = s.sh_degree;
+  c.n = static_cast<int64_t>(n);
+  c.shN_stride = static_cast<int64_t>(3 * params[5].shape(1));
+  if (s.sh_degree < 0 || s.sh_degree > 3 || 3 * (sh_count(s.sh_degree) - 1) > c.shN_stride)
+    throw nb::value_error("sh_degree exceeds the coefficients stored");
+  c.means = params[0].data(), c.quats = params[1].data(), c.log_scales = params[2].data();
+  c.opacity_logits = params[3].data(), c.sh0 = params[4].data(), c.shN = params[5].data();
+  for (int i = 0; i < 3; i++) c.background[i] = static_cast<float>(s.background[i]);
+  c.with_extra = s.with_extra, c.absgrad = s.absgrad;
+  return c;
+}
+
+template <class A>
+auto* pointer(const std::vector<std::optional<A>>& arrays, size_t k, size_t n_pixels, size_t n_channels, const char* name) {
+  if (!arrays[k]) return static_cast<decltype(arrays[k]->data())>(nullptr);
+  expect_size(arrays[k]->size(), n_pixels * n_channels, name);
+  return arrays[k]->data();
+}
+
+size_t n_pixels(const CallSettings& s) { return static_cast<size_t>(s.width) * static_cast<size_t>(s.height); }
+
+// rgb, alpha, depth, median, normals.
+RasterImages<float> make_images(const CallSettings& s, const std::vector<MaybeOutput>& images) {
+  if (images.size() != 5) throw nb::value_error("images: expected 5 arrays");
+  const size_t n = n_pixels(s);
+  RasterImages<float> out = {};
+  out.rgb = pointer(images, 0, n, 3, "rgb"), out.alpha = pointer(images, 1, n, 1, "alpha");
+  out.depth = pointer(images, 2, n, 1, "depth"), out.median = pointer(images, 3, n, 1, "median");
+  out.normals = pointer(images, 4, n, 3, "normals");
+  if (!out.rgb || !out.alpha || (s.with_extra && !(out.depth && out.median && out.normals)))
+    throw nb::value_error("images: some that the settings ask for are missing");
+  return out;
+}
+
+RasterUpstream<float> make_upstream(const CallSettings& s, const std::vector<MaybeInput>& v) {
+  if (v.size() != 5 || !v[0]) throw nb::value_error("upstream: expected 5 arrays, that of rgb among them");
+  const size_t n = n_pixels(s);
+  return {pointer(v, 0, n, 3, "v_rgb"), pointer(v, 1, n, 1, "v_alpha"), pointer(v, 2, n, 1, "v_depth"),
+          pointer(v, 4, n, 3, "v_normals"), pointer(v, 3, n, 1, "v_median")};
+}
+
+// Those of params, then viewmat and grad2d; shN and viewmat may be None.
+RasterGrads<float> make_grads(const RasterCall<float>& call, const std::vector<MaybeOutput>& v) {
+  if (v.size() != 8) throw nb::value_error("grads: expected 8 arrays");
+  const size_t n = static_cast<size_t>(call.n);
+  RasterGrads<float> out = {};
+  out.means = pointer(v, 0, n, 3, "v_means"), out.quats = pointer(v, 1, n, 4, "v_quats");
+  out.log_scales = pointer(v, 2, n, 3, "v_log_scales"), out.opacity_logits = pointer(v, 3, n, 1, "v_opacity_logits");
+  out.sh0 = pointer(v, 4, n, 3, "v_sh0"), out.shN = pointer(v, 5, n, static_cast<size_t>(call.shN_stride), "v_shN");
+  out.viewmat = pointer(v, 6, 1, 16, "v_viewmat"), out.grad2d = pointer(v, 7, n, 1, "grad2d");
+  if (!out.means || !out.quats || !out.log_scales || !out.opacity_logits || !out.sh0 || !out.grad2d)
+    throw nb::value_error("grads: only those of shN and viewmat may be None");
+  return out;
+}
+
+// Three Python calls: allocate(n_bytes, is_kept) -> address, release(), available() -> bytes.
+Memory make_memory(const nb::callable& allocate, const nb::callable& release, const nb::callable& available) {
+  return {[allocate](int64_t n_bytes, bool is_kept) {
+            nb::gil_scoped_acquire lock;
+            return reinterpret_cast<void*>(nb::cast<uintptr_t>(allocate(n_bytes, is_kept)));
+          },
+          [release] {
+            nb::gil_scoped_acquire lock;
+            release();
+          },
+          [available] {
+            nb::gil_scoped_acquire lock;
+            return nb::cast<int64_t>(available());
+          }};
+}
+
+[[noreturn]] void raise_memory_error(const std::length_error& error) {
+  PyErr_SetString(PyExc_MemoryError, error.what());
+  throw nb::python_error();
+}
+
+std::shared_ptr<RasterState> call_forward(const CallSettings& s, const std::vector<Input>& params,
+                                          const std::vector<MaybeOutput>& images, Output radii, const Memory& memory,
+                                          uintptr_t stream) {
+  const RasterCall<float> call = make_call(s, params);
+  const RasterImages<float> out = make_images(s, images);
+  expect_size(radii.size(), static_cast<size_t>(call.n), "radii");
+  auto state = std::make_shared<RasterState>();
+  try {
+    nb::gil_scoped_release release;
+    raster_forward(call, s.options, out, radii.data(), memory, reinterpret_cast<Stream>(stream), *state);
+  } catch (const std::length_error& error) {
+    raise_memory_error(error);
+  }
+  return state;
+}
+
+void call_backward(const RasterState& state, const CallSettings& s, const std::vector<Input>& params,
+                   const std::vector<MaybeOutput>& images, const std::vector<MaybeInput>& upstream,
+                   const std::vector<MaybeOutput>& grads, const Memory& memory, uintptr_t stream) {
+  const RasterCall<float> call = make_call(s, params);
+  const RasterImages<float> rendered = make_images(s, images);
+  const RasterUpstream<float> up = make_upstream(s, upstream);
+  const RasterGrads<float> out = make_grads(call, grads);
+  nb::gil_scoped_release release;
+  raster_backward(call, s.options, rendered, up, out, memory, reinterpret_cast<Stream>(stream), state);
+}
+
+nb::list bands_of(const RasterState& state) {
+  nb::list bands;
+  for (const Band& band : state.bands) bands.append(nb::make_tuple(band.begin, band.end, band.n_pairs));
+  return bands;
+}
+
+// For tests: addresses of ids [n_pairs] and bounds [tiles, 2], and of rows by pair in the ordered mode.
+nb::tuple list_addresses(const RasterState& state) {
+  return nb::make_tuple(reinterpret_cast<uintptr_t>(state.lists.ids), reinterpret_cast<uintptr_t>(state.lists.bounds));
+}
+
+}  // namespace
+
+void bind_raster(nb::module_& m) {
+  nb::class_<CallSettings>(m, "CallSettings").def(nb::new_(&make_settings));
+  nb::class_<Memory>(m, "WorkingMemory").def(nb::new_(&make_memory));
+  nb::class_<RasterState>(m, "RasterState")
+      .def_ro("n_pairs", &RasterState::n_pairs)
+      .def_ro("n_visible", &RasterState::n_visible)
+      .def_ro("n_unsound", &RasterState::n_unsound)
+      .def_prop_ro("bands", &bands_of)
+      .def_prop_ro("list_addresses", &list_addresses);
+  m.def("raster_forward", &call_forward, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
+        nb::arg(), nb::arg());
+  m.def("raster_backward", &call_backward, nb::arg(), nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(),
+        nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg());
+  m.def("plan_bands", [](const std::vector<uint32_t>& pairs_of_row, int64_t max_pairs, int64_t bytes_per_pair) {
+    RasterState state = {};
+    try {
+      state.bands = plan_bands(pairs_of_row, max_pairs, bytes_per_pair);
+    } catch (const std::length_error& error) {
+      raise_memory_error(error);
+    }
+    return bands_of(state);
+  });
+}
+
+}  // namespace gpu
+}  // namespace scene3d

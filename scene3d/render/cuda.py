@@ -1,0 +1,229 @@
+"""The native CUDA rasterizer: float32 on an NVIDIA GPU.
+
+Sums over pixels are added by atomics, in no fixed order. torch.use_deterministic_algorithms(True) makes them ordered:
+same input, same bytes, somewhat slower. Lists of (Gaussian, tile) pairs that would not fit into the memory that torch
+may still take (see torch.cuda.set_per_process_memory_fraction) are made band by band.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from scene3d.core.cameras import Cameras
+from scene3d.core.errors import BackendUnavailable
+from scene3d.core.gaussians import Gaussians
+from scene3d.render.types import RasterSettings, RasterStats, Render
+
+try:
+    from scene3d import _cuda
+except ImportError:
+    _cuda = None  # type: ignore[assignment]
+
+# Left for what torch and the driver take besides.
+_RESERVE_BYTES = 256 << 20
+
+
+def why_unavailable() -> str | None:
+    """Reason why the native module cannot run here, None where it can."""
+    if _cuda is None:
+        return "the CUDA module is not built"
+    if not torch.cuda.is_available():
+        return "no CUDA device"
+    return None
+
+
+def rasterize_arrays(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings) -> Render:
+    """Render C views of one size. See `scene3d.render.rasterize.rasterize`."""
+    reason = why_unavailable()
+    if reason is not None:
+        raise BackendUnavailable("cuda", reason, "Build scene3d with its CUDA module: see scene3d doctor")
+    return rasterize_with(_cuda, gaussians, cameras, settings)
+
+
+def rasterize_with(
+    module: Any, gaussians: Gaussians, cameras: Cameras, settings: RasterSettings, memory_limit: int = 0
+) -> Render:
+    """Render with a given build of the kernels.
+
+    Args:
+        module: scene3d._cuda, or scene3d._cuda_emulated, which runs the same kernels on the host.
+        gaussians: The scene, float32 on the module's device.
+        cameras: The views.
+        settings: How to render.
+        memory_limit: Bytes for the lists of one band; 0 takes what is available.
+
+    Raises:
+        TypeError: dtype or device differs.
+        MemoryError: the lists of one row of tiles exceed the limit.
+    """
+    if gaussians.device.type != module.DEVICE_TYPE or gaussians.dtype != torch.float32:
+        raise TypeError(
+            f"backend 'cuda': expected float32 on {module.DEVICE_TYPE}, got {gaussians.dtype} on {gaussians.device}. "
+            f"Convert it with .to('{module.DEVICE_TYPE}', torch.float32)"
+        )
+    call = _Call(module, gaussians, cameras, settings, memory_limit)
+    images = _Rasterize.apply(call, *(p.contiguous() for p in gaussians.params().values()), cameras.viewmats)
+    rgb, alpha, weighted_depth, median, normals = images
+    depth = None
+    if settings.with_depth:
+        depth = torch.where(alpha > 0, weighted_depth / alpha.clamp_min(torch.finfo(alpha.dtype).tiny), 0.0)
+    stats = RasterStats(call.radii, call.grad2d, max(state.n_unsound for state in call.states))
+    return Render(
+        rgb,
+        alpha,
+        depth,
+        median if settings.with_depth else None,
+        normals if settings.with_normals else None,
+        stats,
+    )
+
+
+class _Memory:
+    """Working memory of native calls, from torch's allocator: it is given back to it in the order of the stream."""
+
+    def __init__(self, module: Any, device: torch.device) -> None:
+        self.module, self.device = module, device
+        self.kept: list[Tensor] = []
+        self.temporary: list[Tensor] = []
+
+    def native(self) -> Any:
+        """For one call. Kept by nobody: it refers to this object where no garbage collector sees it."""
+        return self.module.WorkingMemory(self.allocate, self.temporary.clear, self.available)
+
+    def allocate(self, n_bytes: int, is_kept: bool) -> int:
+        block = torch.empty(n_bytes, dtype=torch.uint8, device=self.device)
+        (self.kept if is_kept else self.temporary).append(block)
+        return block.data_ptr()
+
+    def available(self) -> int:
+        """Bytes that torch may still take: free ones and those that it holds unused."""
+        if self.device.type != "cuda":
+            return 1 << 40
+        free, total = torch.cuda.mem_get_info(self.device)
+        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        allowed = int(total * _memory_fraction(self.device)) - torch.cuda.memory_allocated(self.device)
+        return max(1, min(free + unused, allowed) - _RESERVE_BYTES)
+
+
+def _memory_fraction(device: torch.device) -> float:
+    get = getattr(torch.cuda, "get_per_process_memory_fraction", None)  # not in torch before 2.8
+    return 1.0 if get is None else get(device)
+
+
+class _Call:
+    """What forward and backward of one call share besides tensors that autograd tracks."""
+
+    def __init__(
+        self, module: Any, gaussians: Gaussians, cameras: Cameras, settings: RasterSettings, memory_limit: int
+    ) -> None:
+        n_views, n = len(cameras), len(gaussians)
+        self.module, self.device = module, gaussians.device
+        self.width, self.height = cameras.width(), cameras.height()
+        self.with_extra = settings.with_depth or settings.with_normals
+        self.degree = gaussians.sh_degree if settings.sh_degree is None else settings.sh_degree
+        viewmats = cameras.viewmats.detach().cpu().double().contiguous()
+        Ks = cameras.Ks.detach().cpu().double().contiguous()
+        self.views = [
+            module.CallSettings(
+                viewmats[c],
+                Ks[c],
+                self.width,
+                self.height,
+                self.degree,
+                settings.near,
+                settings.far,
+                settings.eps2d,
+                *settings.background,
+                settings.antialiased,
+                self.with_extra,
+                settings.absgrad,
+                torch.are_deterministic_algorithms_enabled(),
+                memory_limit,
+            )
+            for c in range(n_views)
+        ]
+        self.radii = torch.empty(n_views, n, device=self.device)
+        self.grad2d = torch.zeros(n_views, n, device=self.device)
+        self.memory = [_Memory(module, self.device) for _ in range(n_views)]
+        self.states: list[Any] = []
+
+    def begin(self) -> int:
+        """Make the call's device the current one; gives its stream."""
+        if self.device.type != "cuda":
+            return 0
+        self.module.select_device(self.device.index)
+        return torch.cuda.current_stream(self.device).cuda_stream
+
+    def images(self, tensors: tuple[Tensor, ...] | list[Tensor], c: int) -> list[Tensor | None]:
+        """The images of view c as native calls take them."""
+        return [image[c] if k < 2 or self.with_extra else None for k, image in enumerate(tensors)]
+
+
+def _new_images(call: _Call) -> list[Tensor]:
+    shape = (len(call.views), call.height, call.width)
+    widths = (3, 1, 1, 1, 3) if call.with_extra else (3, 1, 0, 0, 0)
+    return [torch.empty(*shape, w, device=call.device) for w in widths]
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return a if b is None else b if a is None else a + b
+
+
+class _Rasterize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        call: _Call,
+        means: Tensor,
+        quats: Tensor,
+        log_scales: Tensor,
+        opacity_logits: Tensor,
+        sh0: Tensor,
+        shN: Tensor,
+        viewmats: Tensor,
+    ) -> tuple[Tensor, ...]:
+        tensors = [t.detach() for t in (means, quats, log_scales, opacity_logits, sh0, shN)]
+        images = _new_images(call)
+        stream = call.begin()
+        for c, view in enumerate(call.views):
+            memory = call.memory[c]
+            state = call.module.raster_forward(
+                view, tensors, call.images(images, c), call.radii[c], memory.native(), stream
+            )
+            call.states.append(state)
+            if not any(ctx.needs_input_grad):
+                memory.kept.clear()
+        ctx.call = call
+        ctx.save_for_backward(means, quats, log_scales, opacity_logits, sh0, shN, *images)
+        return tuple(images)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *v_images: Tensor) -> tuple[Tensor | None, ...]:
+        call: _Call = ctx.call
+        tensors = [t.detach() for t in ctx.saved_tensors[:6]]
+        images = [t.detach() for t in ctx.saved_tensors[6:]]
+        v_viewmats = torch.zeros(len(call.views), 4, 4, device=call.device) if ctx.needs_input_grad[7] else None
+        v_all = [v.contiguous() for v in v_images]
+        total: list[Tensor | None] = [None] * 6
+        stream = call.begin()
+        for c, view in enumerate(call.views):
+            grads: list[Tensor | None] = [torch.empty_like(t) for t in tensors]
+            if call.degree == 0:
+                grads[5] = None
+            outputs = [*grads, None if v_viewmats is None else v_viewmats[c], call.grad2d[c]]
+            memory = _Memory(call.module, call.device)
+            rendered, upstream = call.images(images, c), call.images(v_all, c)
+            call.module.raster_backward(
+                call.states[c], view, tensors, rendered, upstream, outputs, memory.native(), stream
+            )
+            total = grads if c == 0 else [_sum(a, b) for a, b in zip(total, grads, strict=True)]
+        return (
+            None,  # call
+            *total,
+            v_viewmats,
+        )
