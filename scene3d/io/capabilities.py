@@ -33,6 +33,9 @@ CAPABILITIES = {
     ".splat": Capability(sh_degree=0, antialiased=False, facts=False),
     ".sog": Capability(),
     "meta.json": Capability(),
+    ".spz.glb": Capability(),
+    ".glb": Capability(is_exact=True),
+    ".spz": Capability(facts=False),
 }
 
 

@@ -17,6 +17,7 @@ from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
 from scene3d.io.atomic import write_bytes
 from scene3d.io.finite import keep_finite, lossy_ready
+from scene3d.io.opacity import byte_logits
 from scene3d.io.ply import REST_COUNTS, SH_C0, comments_from_info, info_from_comments
 from scene3d.io.ply_table import PlyHeader, read_header, read_table
 from scene3d.ops import sh, smallest_three, zcurve
@@ -47,15 +48,13 @@ def read_compressed_ply(path: Path) -> Scene:
     rgba = _unpack(packed[:, 3], (8, 8, 8, 8))
     if all(name in chunk.names for name in COLOR_BOUNDS):
         rgba[:, :3] = _lerp(chunk.columns(COLOR_BOUNDS)[chunk_of], rgba[:, :3])
-    # 255 stands for all opacities above 0.998; its middle keeps the logit finite and trainable.
-    opacities = torch.from_numpy(rgba[:, 3]).clamp(0.25 / 255, 1 - 0.25 / 255)
     means = _lerp(chunk.columns(BOUNDS)[chunk_of], _unpack(packed[:, 0], (11, 10, 11)))
     log_scales = _lerp(chunk.columns(SCALE_BOUNDS)[chunk_of], _unpack(packed[:, 2], (11, 10, 11)))
     gaussians = Gaussians(
         means=torch.from_numpy(means),
         quats=torch.from_numpy(_unpack_quats(packed[:, 1])),
         log_scales=torch.from_numpy(log_scales),
-        opacity_logits=opacities.logit(),
+        opacity_logits=byte_logits(packed[:, 3] & 255),
         sh0=torch.from_numpy((rgba[:, :3] - 0.5) / np.float32(SH_C0))[:, None, :],
         shN=_read_sh(path, header, len(packed)),
     )

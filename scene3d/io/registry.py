@@ -10,19 +10,26 @@ from scene3d.core.errors import FormatError, OutputError
 from scene3d.core.scene import Scene
 from scene3d.io.capabilities import losses
 from scene3d.io.compressed_ply import read_compressed_ply, write_compressed_ply
+from scene3d.io.gltf import read_gltf, write_glb, write_spz_glb
+from scene3d.io.ksplat import read_ksplat
 from scene3d.io.ply import read_ply, write_ply
 from scene3d.io.sog import named_files, read_sog, write_sog
 from scene3d.io.splat import read_splat, write_splat
+from scene3d.io.spz import read_spz, write_spz
 
 log = logging.getLogger(__name__)
 
-# Longer suffixes first: .compressed.ply is no plain .ply.
+# Longer suffixes first: .compressed.ply is no plain .ply, .spz.glb no plain .glb.
 READERS: dict[str, Callable[[Path], Scene]] = {
     ".compressed.ply": read_compressed_ply,
     ".ply": read_ply,
     ".splat": read_splat,
     ".sog": read_sog,
     "meta.json": read_sog,
+    ".spz": read_spz,
+    ".ksplat": read_ksplat,
+    ".glb": read_gltf,
+    ".gltf": read_gltf,
 }
 WRITERS: dict[str, Callable[[Scene, Path], None]] = {
     ".compressed.ply": write_compressed_ply,
@@ -30,6 +37,9 @@ WRITERS: dict[str, Callable[[Scene, Path], None]] = {
     ".splat": write_splat,
     ".sog": write_sog,
     "meta.json": write_sog,
+    ".spz": write_spz,
+    ".spz.glb": write_spz_glb,
+    ".glb": write_glb,
 }
 
 

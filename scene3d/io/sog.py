@@ -9,6 +9,7 @@ spherical harmonics. Version 1 is read too. Facts about the scene stand in meta.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from scene3d.io.atomic import write_all, write_bytes
 from scene3d.io.finite import keep_finite, lossy_ready
 from scene3d.io.image_planes import decode_image, encode_webp
 from scene3d.io.json_fields import JsonObject, parse_json
+from scene3d.io.opacity import byte_logits
+from scene3d.io.scene_facts import facts_from_info, info_from_facts
 from scene3d.io.sog_planes import ENTRIES, PALETTE_COLUMNS, SogPlanes, sog_planes
 from scene3d.io.sog_v1 import decode_v1
 from scene3d.io.zip_files import FileSet, is_plain_name, open_zip, zip_bytes
@@ -90,21 +93,18 @@ def _meta(planes: SogPlanes, info: SceneInfo) -> dict[str, Any]:
     if info.antialiased:
         # The specification's name, and that of splat-transform.
         meta |= {"antialias": True, "model": "antialiased"}
-    facts = {"up": info.up, "source": info.source, "notes": list(info.notes)}
-    if any(facts.values()):
-        meta["scene3d"] = {key: value for key, value in facts.items() if value}
+    facts = facts_from_info(info)
+    if facts:
+        meta["scene3d"] = facts
     return meta
 
 
 def _info(meta: JsonObject) -> SceneInfo:
     is_antialiased = meta.data.get("antialias") is True or meta.data.get("model") == "antialiased"
     made_by = meta.object("asset").text("generator") if meta.has("asset") else ""
-    if not meta.has("scene3d"):
-        return SceneInfo(is_antialiased, made_by=made_by)
-    facts = meta.object("scene3d")
-    up = facts.numbers("up", 3) if facts.has("up") else None
-    notes = tuple(note for note in facts.items("notes") if isinstance(note, str))
-    return SceneInfo(is_antialiased, (up[0], up[1], up[2]) if up else None, facts.text("source"), made_by, notes)
+    if meta.has("scene3d"):
+        return replace(info_from_facts(meta.object("scene3d"), made_by), antialiased=is_antialiased)
+    return SceneInfo(is_antialiased, made_by=made_by)
 
 
 def _decode(files: FileSet, meta: JsonObject) -> Gaussians:
@@ -118,16 +118,10 @@ def _decode(files: FileSet, meta: JsonObject) -> Gaussians:
         means=_means(meta.object("means"), low, high),
         quats=_quats(quats),
         log_scales=_codebook(meta.object("scales"))[torch.from_numpy(scales[:, :3]).long()],
-        opacity_logits=opacity_logits(colors[:, 3]),
+        opacity_logits=byte_logits(colors[:, 3]),
         sh0=_codebook(meta.object("sh0"))[torch.from_numpy(colors[:, :3]).long()][:, None, :],
         shN=_palette_sh(files, meta.object("shN"), count) if meta.has("shN") else torch.zeros(count, 0, 3),
     )
-
-
-def opacity_logits(values: np.ndarray) -> Tensor:
-    """Logits of opacities stored as bytes [N]; 0 and 255 stay finite."""
-    # 255 stands for all opacities above 0.998; its middle keeps the logit finite and trainable.
-    return (torch.from_numpy(values.astype(np.float32)) / 255).clamp(0.25 / 255, 1 - 0.25 / 255).logit()
 
 
 def _pixels(files: FileSet, part: JsonObject, index: int, n_files: int, count: int) -> np.ndarray:  # [count, 4]

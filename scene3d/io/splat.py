@@ -17,6 +17,7 @@ from scene3d.core.scene import Scene
 from scene3d.io.atomic import atomic_write
 from scene3d.io.binary import TRUNCATED, load_bytes
 from scene3d.io.finite import keep_finite, lossy_ready
+from scene3d.io.opacity import byte_logits
 from scene3d.io.ply import SH_C0
 
 ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
@@ -37,13 +38,11 @@ def read_splat(path: Path) -> Scene:
     rgba = torch.from_numpy(rows["rgba"].astype(np.float32)) / 255
     with np.errstate(divide="ignore", invalid="ignore"):
         log_scales = torch.from_numpy(np.log(rows["scale"]))
-    # Only 255 stands for all opacities above 0.998; its middle keeps the logit finite and trainable.
-    opacities = rgba[:, 3].clamp(0.25 / 255, 1 - 0.25 / 255)
     gaussians = Gaussians(
         means=torch.from_numpy(rows["mean"].copy()),
         quats=(torch.from_numpy(rows["quat"].astype(np.float32)) - 128) / 128,
         log_scales=log_scales,
-        opacity_logits=opacities.logit(),
+        opacity_logits=byte_logits(rows["rgba"][:, 3]),
         sh0=((rgba[:, :3] - 0.5) / SH_C0)[:, None, :],
         shN=torch.zeros(len(rows), 0, 3),
     )
