@@ -36,4 +36,5 @@ NB_MODULE(S3D_MODULE, m) {
   m.attr("DEVICE_TYPE") = "cuda";
 #endif
   bind_raster(m);
+  bind_steps(m);
 }

@@ -17,7 +17,10 @@ using Device = nb::device::cuda;
 template <class T, class... Shape>
 using Array = nb::ndarray<T, Shape..., nb::c_contig, Device>;
 
+using StreamNumber = uintptr_t;
+
 void bind_raster(nb::module_& m);
+void bind_steps(nb::module_& m);
 
 }  // namespace gpu
 }  // namespace scene3d

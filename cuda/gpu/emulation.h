@@ -108,6 +108,7 @@ static inline T __shfl_up_sync(unsigned mask, T value, unsigned by) {
 }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
+static inline float __uint_as_float(unsigned x) { return scene3d::emulation::value_of<float>(x); }
 static inline unsigned __float_as_uint(float x) { return scene3d::emulation::bits_of(x); }
 template <class T, class U>
 static inline T atomicAdd(T* p, U value) {

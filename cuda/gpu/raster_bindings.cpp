@@ -133,7 +133,7 @@ Memory make_memory(const nb::callable& allocate, const nb::callable& release, co
 
 std::shared_ptr<RasterState> call_forward(const CallSettings& s, const std::vector<Input>& params,
                                           const std::vector<MaybeOutput>& images, Output radii, const Memory& memory,
-                                          uintptr_t stream) {
+                                          StreamNumber stream) {
   const RasterCall<float> call = make_call(s, params);
   const RasterImages<float> out = make_images(s, images);
   expect_size(radii.size(), static_cast<size_t>(call.n), "radii");
@@ -149,7 +149,7 @@ std::shared_ptr<RasterState> call_forward(const CallSettings& s, const std::vect
 
 void call_backward(const RasterState& state, const CallSettings& s, const std::vector<Input>& params,
                    const std::vector<MaybeOutput>& images, const std::vector<MaybeInput>& upstream,
-                   const std::vector<MaybeOutput>& grads, const Memory& memory, uintptr_t stream) {
+                   const std::vector<MaybeOutput>& grads, const Memory& memory, StreamNumber stream) {
   const RasterCall<float> call = make_call(s, params);
   const RasterImages<float> rendered = make_images(s, images);
   const RasterUpstream<float> up = make_upstream(s, upstream);

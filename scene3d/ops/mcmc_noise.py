@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.checks import Dims
-from scene3d.ops import quaternions
+from scene3d.ops import cuda_call, quaternions
 
 try:
     from scene3d import _cpu
@@ -40,7 +40,8 @@ def mcmc_noise_(
         seed: Of the run, 0 to 2^64 - 1.
         step: Of the run, 0 to 2^64 - 1.
 
-    Kheradmand et al. 2024, equation 8. float32 on a CPU takes the native path; torch draws other numbers.
+    Kheradmand et al. 2024, equation 8. float32 takes a native path, on CPU and GPU with the same numbers up to
+    rounding; torch draws others.
     """
     dims = Dims()
     dims.check("means", means, "N 3")
@@ -50,6 +51,11 @@ def mcmc_noise_(
     if not means.is_contiguous():
         raise ValueError("means: expected a contiguous tensor, it is changed in place. Use .contiguous()")
     means, quats, log_scales, opacity_logits = (t.detach() for t in (means, quats, log_scales, opacity_logits))
+    if cuda_call.takes(means, quats, log_scales, opacity_logits):
+        stream = cuda_call.begin(cuda_call.module, means.device)
+        arrays = (quats.contiguous(), log_scales.contiguous(), opacity_logits.contiguous())
+        cuda_call.module.mcmc_noise(means, *arrays, scale, seed, step, stream)
+        return
     if _cpu is None or means.device.type != "cpu" or means.dtype != torch.float32:
         means += _torch_noise(quats, log_scales, opacity_logits, scale, seed, step)
         return

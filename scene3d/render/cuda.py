@@ -16,20 +16,13 @@ from torch.autograd.function import once_differentiable
 from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.gaussians import Gaussians
+from scene3d.ops import cuda_call
 from scene3d.render.types import RasterSettings, RasterStats, Render
-
-try:
-    from scene3d import _cuda
-except ImportError:
-    _cuda = None  # type: ignore[assignment]
-
-# Left for what torch and the driver take besides.
-_RESERVE_BYTES = 256 << 20
 
 
 def why_unavailable() -> str | None:
     """Reason why the native module cannot run here, None where it can."""
-    if _cuda is None:
+    if cuda_call.module is None:
         return "the CUDA module is not built"
     if not torch.cuda.is_available():
         return "no CUDA device"
@@ -41,7 +34,7 @@ def rasterize_arrays(gaussians: Gaussians, cameras: Cameras, settings: RasterSet
     reason = why_unavailable()
     if reason is not None:
         raise BackendUnavailable("cuda", reason, "Build scene3d with its CUDA module: see scene3d doctor")
-    return rasterize_with(_cuda, gaussians, cameras, settings)
+    return rasterize_with(cuda_call.module, gaussians, cameras, settings)
 
 
 def rasterize_with(
@@ -82,38 +75,6 @@ def rasterize_with(
     )
 
 
-class _Memory:
-    """Working memory of native calls, from torch's allocator: it is given back to it in the order of the stream."""
-
-    def __init__(self, module: Any, device: torch.device) -> None:
-        self.module, self.device = module, device
-        self.kept: list[Tensor] = []
-        self.temporary: list[Tensor] = []
-
-    def native(self) -> Any:
-        """For one call. Kept by nobody: it refers to this object where no garbage collector sees it."""
-        return self.module.WorkingMemory(self.allocate, self.temporary.clear, self.available)
-
-    def allocate(self, n_bytes: int, is_kept: bool) -> int:
-        block = torch.empty(n_bytes, dtype=torch.uint8, device=self.device)
-        (self.kept if is_kept else self.temporary).append(block)
-        return block.data_ptr()
-
-    def available(self) -> int:
-        """Bytes that torch may still take: free ones and those that it holds unused."""
-        if self.device.type != "cuda":
-            return 1 << 40
-        free, total = torch.cuda.mem_get_info(self.device)
-        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        allowed = int(total * _memory_fraction(self.device)) - torch.cuda.memory_allocated(self.device)
-        return max(1, min(free + unused, allowed) - _RESERVE_BYTES)
-
-
-def _memory_fraction(device: torch.device) -> float:
-    get = getattr(torch.cuda, "get_per_process_memory_fraction", None)  # not in torch before 2.8
-    return 1.0 if get is None else get(device)
-
-
 class _Call:
     """What forward and backward of one call share besides tensors that autograd tracks."""
 
@@ -148,15 +109,8 @@ class _Call:
         ]
         self.radii = torch.empty(n_views, n, device=self.device)
         self.grad2d = torch.zeros(n_views, n, device=self.device)
-        self.memory = [_Memory(module, self.device) for _ in range(n_views)]
+        self.memory = [cuda_call.Memory(module, self.device) for _ in range(n_views)]
         self.states: list[Any] = []
-
-    def begin(self) -> int:
-        """Make the call's device the current one; gives its stream."""
-        if self.device.type != "cuda":
-            return 0
-        self.module.select_device(self.device.index)
-        return torch.cuda.current_stream(self.device).cuda_stream
 
     def images(self, tensors: tuple[Tensor, ...] | list[Tensor], c: int) -> list[Tensor | None]:
         """The images of view c as native calls take them."""
@@ -188,7 +142,7 @@ class _Rasterize(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         tensors = [t.detach() for t in (means, quats, log_scales, opacity_logits, sh0, shN)]
         images = _new_images(call)
-        stream = call.begin()
+        stream = cuda_call.begin(call.module, call.device)
         for c, view in enumerate(call.views):
             memory = call.memory[c]
             state = call.module.raster_forward(
@@ -196,7 +150,7 @@ class _Rasterize(torch.autograd.Function):
             )
             call.states.append(state)
             if not any(ctx.needs_input_grad):
-                memory.kept.clear()
+                memory.free()
         ctx.call = call
         ctx.save_for_backward(means, quats, log_scales, opacity_logits, sh0, shN, *images)
         return tuple(images)
@@ -210,13 +164,13 @@ class _Rasterize(torch.autograd.Function):
         v_viewmats = torch.zeros(len(call.views), 4, 4, device=call.device) if ctx.needs_input_grad[7] else None
         v_all = [v.contiguous() for v in v_images]
         total: list[Tensor | None] = [None] * 6
-        stream = call.begin()
+        stream = cuda_call.begin(call.module, call.device)
         for c, view in enumerate(call.views):
             grads: list[Tensor | None] = [torch.empty_like(t) for t in tensors]
             if call.degree == 0:
                 grads[5] = None
             outputs = [*grads, None if v_viewmats is None else v_viewmats[c], call.grad2d[c]]
-            memory = _Memory(call.module, call.device)
+            memory = cuda_call.Memory(call.module, call.device)
             rendered, upstream = call.images(images, c), call.images(v_all, c)
             call.module.raster_backward(
                 call.states[c], view, tensors, rendered, upstream, outputs, memory.native(), stream
