@@ -22,5 +22,6 @@ NB_MODULE(_cpu, m) {
   scene3d::bind_descent(m);
   scene3d::bind_knn(m);
   scene3d::bind_noise(m);
+  scene3d::bind_grid_sort(m);
   scene3d::bind_simd_probe(m);
 }

@@ -16,6 +16,7 @@ void bind_adam(nb::module_& m);
 void bind_descent(nb::module_& m);
 void bind_knn(nb::module_& m);
 void bind_noise(nb::module_& m);
+void bind_grid_sort(nb::module_& m);
 void bind_simd_probe(nb::module_& m);
 
 }  // namespace scene3d

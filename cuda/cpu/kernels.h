@@ -18,6 +18,8 @@ struct LossArgs;  // cpu/loss.h
 struct AdamArgs;  // cpu/adam.h
 struct AdamGroup;
 struct DescentArgs;  // cpu/descent.h
+struct GridLine;  // cpu/grid_sort.h
+struct GridGroups;
 
 struct Kernels {
   const char* name;
@@ -36,6 +38,8 @@ struct Kernels {
   void (*loss_tile)(const LossArgs& args, int64_t tile, float* scratch);
   // Rows [begin, end) of a group. Returns how many gradient values are not finite.
   int64_t (*adam_rows)(const AdamArgs& args, const AdamGroup& group, int64_t begin, int64_t end);
+  void (*grid_blur_line)(const GridLine& line);
+  void (*grid_reorder)(const GridGroups& groups);
   // Every operation of simd.h on three vectors; returns how many rows and names it wrote.
   int (*simd_probe)(const float* input, float (*rows)[16], const char** names);
 };
