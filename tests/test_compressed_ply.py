@@ -12,7 +12,7 @@ from scene3d.core.errors import FormatError
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.ply_table import read_header
 from scene3d.io.registry import read_scene, write_scene
-from scene3d.ops import quaternions, zcurve
+from scene3d.ops import morton, quaternions
 
 
 def scene(n: int, sh_degree: int = 1, info: SceneInfo = SceneInfo()) -> Scene:  # noqa: B008 - frozen
@@ -23,7 +23,7 @@ def scene(n: int, sh_degree: int = 1, info: SceneInfo = SceneInfo()) -> Scene:  
 def test_any_count_comes_back_in_morton_order(n: int, tmp_path: Path) -> None:
     write_scene(scene(n), tmp_path / "a.compressed.ply")
     truth = scene(n).payload
-    truth = truth.select(zcurve.order(truth.means))
+    truth = truth.select(morton.order(truth.means))
     back = read_scene(tmp_path / "a.compressed.ply").payload
     assert len(back) == n
     torch.testing.assert_close(back.means, truth.means, atol=0.02, rtol=0)

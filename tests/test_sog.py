@@ -19,7 +19,7 @@ from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.registry import read_scene, scene_size, write_scene
 from scene3d.io.sog_planes import palette_size
-from scene3d.ops import quaternions, zcurve
+from scene3d.ops import morton, quaternions
 
 COUNTS = [0, 1, 2, 255, 256, 257, 1030]
 
@@ -29,7 +29,7 @@ def scene(n: int = 300, sh_degree: int = 2, info: SceneInfo = SceneInfo()) -> Sc
 
 
 def in_file_order(gaussians: Gaussians) -> Gaussians:
-    return gaussians.select(zcurve.order(gaussians.means))
+    return gaussians.select(morton.order(gaussians.means))
 
 
 def angles_deg(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

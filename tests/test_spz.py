@@ -16,13 +16,13 @@ from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.registry import read_scene, write_scene
 from scene3d.io.spz import decode_spz, encode_spz, fractional_bits
-from scene3d.ops import quaternions, zcurve
+from scene3d.ops import morton, quaternions
 
 NAME = Path("a.spz")
 
 
 def in_file_order(scene: Scene) -> Gaussians:
-    return scene.payload.select(zcurve.order(scene.payload.means))
+    return scene.payload.select(morton.order(scene.payload.means))
 
 
 def angles_deg(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -105,7 +105,7 @@ def test_tiny_scenes_keep_their_shape(tmp_path: Path) -> None:
     tiny = Gaussians(**{**payload.params(), "means": payload.means * 1e-4, "log_scales": payload.log_scales - 9.2})
     write_scene(Scene(tiny), tmp_path / "a.spz")
     back = read_scene(tmp_path / "a.spz").payload
-    truth = tiny.select(zcurve.order(tiny.means))
+    truth = tiny.select(morton.order(tiny.means))
     assert float((back.means - truth.means).abs().max()) < 2e-6
 
 

@@ -20,6 +20,7 @@ NB_MODULE(_cpu, m) {
   scene3d::bind_loss(m);
   scene3d::bind_adam(m);
   scene3d::bind_descent(m);
+  scene3d::bind_kmeans(m);
   scene3d::bind_knn(m);
   scene3d::bind_noise(m);
   scene3d::bind_grid_sort(m);

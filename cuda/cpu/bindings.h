@@ -14,6 +14,7 @@ void bind_raster(nb::module_& m);
 void bind_loss(nb::module_& m);
 void bind_adam(nb::module_& m);
 void bind_descent(nb::module_& m);
+void bind_kmeans(nb::module_& m);
 void bind_knn(nb::module_& m);
 void bind_noise(nb::module_& m);
 void bind_grid_sort(nb::module_& m);

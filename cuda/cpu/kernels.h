@@ -17,6 +17,7 @@ struct ViewGrad;  // math/projection.h
 struct LossArgs;  // cpu/loss.h
 struct AdamArgs;  // cpu/adam.h
 struct AdamGroup;
+struct NearestArgs;  // cpu/kmeans.h
 struct DescentArgs;  // cpu/descent.h
 struct GridLine;  // cpu/grid_sort.h
 struct GridGroups;
@@ -40,6 +41,8 @@ struct Kernels {
   int64_t (*adam_rows)(const AdamArgs& args, const AdamGroup& group, int64_t begin, int64_t end);
   void (*grid_blur_line)(const GridLine& line);
   void (*grid_reorder)(const GridGroups& groups);
+  // Nearest centers of a run of points; cpu/kmeans.h.
+  void (*nearest_centers)(const NearestArgs& args);
   // Every operation of simd.h on three vectors; returns how many rows and names it wrote.
   int (*simd_probe)(const float* input, float (*rows)[16], const char** names);
 };

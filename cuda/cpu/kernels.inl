@@ -9,6 +9,7 @@
 #include "cpu/adam_rows.inl"
 #include "cpu/descent_rows.inl"
 #include "cpu/grid_sort_rows.inl"
+#include "cpu/kmeans_scores.inl"
 #include "cpu/simd_probe.inl"
 
 #define S3D_STRING_(x) #x
@@ -22,7 +23,8 @@ const Kernels& S3D_JOIN(S3D_NS, _kernels)() {
   static constexpr Kernels table = {S3D_STRING(S3D_NS),    S3D_NS::raster_forward_tile, S3D_NS::raster_backward_tile,
                                     S3D_NS::project_rows,  S3D_NS::sum_pair_rows,       S3D_NS::gradient_rows,
                                     S3D_NS::descend_rows,  S3D_NS::loss_tile,           S3D_NS::adam_rows,
-                                    S3D_NS::grid_blur_line, S3D_NS::grid_reorder,      S3D_NS::simd_probe};
+                                    S3D_NS::grid_blur_line, S3D_NS::grid_reorder,      S3D_NS::nearest_centers,
+                                    S3D_NS::simd_probe};
   return table;
 }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -21,20 +20,6 @@ constexpr int kCellsSearched = 12;
 constexpr int kCoarseIterations = 6;
 constexpr int64_t kCoarsePointsPerCell = 96;
 constexpr int64_t kPointsPerTask = 256;
-
-using Nearest = void (*)(const NearestArgs&);
-
-// The kernel of the instruction set in use.
-Nearest nearest_centers() {
-  [[maybe_unused]] const char* level = kernels().name;
-#if defined(__x86_64__)
-  if (!std::strcmp(level, "avx512")) return avx512::nearest_centers;
-  if (!std::strcmp(level, "avx2")) return avx2::nearest_centers;
-#elif defined(__aarch64__)
-  if (!std::strcmp(level, "neon")) return neon::nearest_centers;
-#endif
-  return scalar::nearest_centers;
-}
 
 // SplitMix64 (Steele 2014).
 double uniform(uint64_t& state) {
@@ -104,12 +89,11 @@ void assign(const Points& points, const Packed& packed, const std::vector<std::v
   for (int cell = 0; cell < points.n_cells(); cell++)
     for (int64_t i = points.begin[static_cast<size_t>(cell)]; i < points.begin[static_cast<size_t>(cell) + 1]; i += kPointsPerTask)
       tasks.push_back({i, std::min(i + kPointsPerTask, points.begin[static_cast<size_t>(cell) + 1]), cell});
-  const Nearest nearest = nearest_centers();
   parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t t) {
     const Task& task = tasks[static_cast<size_t>(t)];
     for (int cell : searched[static_cast<size_t>(task.cell)]) {
       const int first = packed.first_block[static_cast<size_t>(cell)], n = packed.first_block[static_cast<size_t>(cell) + 1] - first;
-      nearest({points.row(task.begin), task.end - task.begin, points.n_dims,
+      kernels().nearest_centers({points.row(task.begin), task.end - task.begin, points.n_dims,
                                  packed.blocks.data() + static_cast<int64_t>(first) * points.n_dims * kCenterLanes,
                                  packed.half_norms.data() + first * kCenterLanes, n, first * kCenterLanes,
                                  scores.data() + task.begin, labels.data() + task.begin});

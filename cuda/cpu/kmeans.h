@@ -21,17 +21,6 @@ struct NearestArgs {
   int32_t* slots;        // [n_points], in and out: its slot
 };
 
-// One function per instruction set, as in cpu/kernels.h.
-#define S3D_LEVEL_FUNCTION(level)                   \
-  namespace level {                                 \
-  void nearest_centers(const NearestArgs& args);    \
-  }
-S3D_LEVEL_FUNCTION(scalar)
-S3D_LEVEL_FUNCTION(avx2)
-S3D_LEVEL_FUNCTION(avx512)
-S3D_LEVEL_FUNCTION(neon)
-#undef S3D_LEVEL_FUNCTION
-
 struct KMeansArgs {
   const float* points;   // [n_points, n_dims]
   const float* weights;  // [n_points], not negative

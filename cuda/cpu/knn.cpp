@@ -110,10 +110,7 @@ void nearest_points(const float* points, int64_t n_points, const float* queries,
   });
 }
 
-void bind_kmeans(nb::module_& m);  // cpu/codebook.cpp
-
 void bind_knn(nb::module_& m) {
-  bind_kmeans(m);
   using Points = Array<const float, nb::shape<-1, 3>>;
   m.def("nearest_points", [](Points points, Points queries, Array<float, nb::ndim<2>> distances, Array<int64_t, nb::ndim<2>> indices) {
     if (distances.shape(0) != queries.shape(0) || indices.shape(0) != queries.shape(0) || distances.shape(1) != indices.shape(1))

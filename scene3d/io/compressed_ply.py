@@ -20,7 +20,7 @@ from scene3d.io.finite import keep_finite, lossy_ready
 from scene3d.io.opacity import byte_logits
 from scene3d.io.ply import REST_COUNTS, SH_C0, comments_from_info, info_from_comments
 from scene3d.io.ply_table import PlyHeader, read_header, read_table
-from scene3d.ops import sh, smallest_three, zcurve
+from scene3d.ops import morton, sh, smallest_three
 
 CHUNK_SIZE = 256
 PACKED = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
@@ -68,7 +68,7 @@ def write_compressed_ply(scene: Scene, path: Path) -> None:
         OutputError: path cannot be written.
     """
     gaussians = lossy_ready(scene.payload, path)
-    gaussians = gaussians.select(zcurve.order(gaussians.means))
+    gaussians = gaussians.select(morton.order(gaussians.means))
     small, largest = smallest_three.encode(gaussians.quats)
     position_bounds, positions = _in_bounds(gaussians.means)
     # The same limits as in other writers: viewers compute exp of these bounds.

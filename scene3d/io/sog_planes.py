@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scene3d.core.gaussians import Gaussians
 from scene3d.io.image_planes import plane_size, to_plane
-from scene3d.ops import smallest_three, zcurve
+from scene3d.ops import morton, smallest_three
 from scene3d.ops.kmeans import kmeans, nearest_entry, optimal_codebook_1d
 
 ENTRIES = 256
@@ -55,7 +55,7 @@ class SogPlanes:
 
 def sog_planes(gaussians: Gaussians) -> SogPlanes:
     """Quantize finite Gaussians of float32, in Morton order."""
-    ordered = gaussians.select(zcurve.order(gaussians.means))
+    ordered = gaussians.select(morton.order(gaussians.means))
     size = plane_size(len(ordered))
     weights = visibility(ordered)
     means, mins, maxs = _means_16bit(ordered.means)

@@ -26,7 +26,7 @@ from scene3d.io.binary import TRUNCATED, ByteReader, load_bytes
 from scene3d.io.finite import keep_finite, lossy_ready
 from scene3d.io.opacity import byte_logits
 from scene3d.io.unpacking import MAX_DEFLATE_RATIO, unpack_zstd
-from scene3d.ops import smallest_three, zcurve
+from scene3d.ops import morton, smallest_three
 
 MAGIC = 0x5053474E
 ANTIALIASED = 1
@@ -90,7 +90,7 @@ def encode_spz(scene: Scene, path: Path, version: int = 4) -> bytes:
     if version not in (2, 3, 4):
         raise ValueError(f"version: expected 2, 3 or 4, got {version}")
     gaussians = lossy_ready(scene.payload, path)
-    gaussians = gaussians.select(zcurve.order(gaussians.means))
+    gaussians = gaussians.select(morton.order(gaussians.means))
     bits = fractional_bits(gaussians)
     flags = ANTIALIASED if scene.info.antialiased else 0
     header = _Header(version, len(gaussians), gaussians.sh_degree, bits, flags)

@@ -1,6 +1,5 @@
 // Nearest centers: four points against thirty-two centers at a time, one multiply-add a number.
 #include "cpu/kmeans.h"
-#include "cpu/simd.h"
 
 namespace scene3d {
 namespace S3D_NS {
@@ -57,7 +56,7 @@ S3D_INLINE void nearest_of(const NearestArgs& args, int64_t at) {
   for (int p = 0; p < n; p++) merge_lanes(best[p], args.first, args.scores[at + p], args.slots[at + p]);
 }
 
-void nearest_centers(const NearestArgs& args) {
+static void nearest_centers(const NearestArgs& args) {
   int64_t at = 0;
   for (; at + kPointsAtOnce <= args.n_points; at += kPointsAtOnce) nearest_of<kPointsAtOnce>(args, at);
   for (; at < args.n_points; at++) nearest_of<1>(args, at);

@@ -1,2 +1,0 @@
-#define S3D_LEVEL 1
-#include "kmeans_kernels.inl"
