@@ -3,6 +3,7 @@ same command gives the same scene everywhere."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from scene3d.core.capture import Capture
@@ -12,12 +13,14 @@ PresetName = Literal["fast", "balanced", "best"]
 
 # Longer side of photos, pixels, where neither --data-factor nor --max-size is given.
 MAX_SIZES: dict[PresetName, int] = {"fast": 640, "balanced": 960, "best": 1600}
+EVALUATED_AFTER = (0.05, 0.1, 0.2, 0.4, 0.7)  # Parts of the run; the end is always measured.
 
 
 def preset_settings(name: PresetName, capture: Capture, max_steps: int | None = None) -> FitSettings:
     """The settings of a preset for a capture; max_steps replaces its number of steps, schedules follow."""
     presets = {"fast": fast, "balanced": balanced, "best": best}
-    return presets[name](mean_pixels(capture), max_steps)
+    settings = presets[name](mean_pixels(capture), max_steps)
+    return replace(settings, eval_steps=tuple(int(part * settings.max_steps) for part in EVALUATED_AFTER))
 
 
 def fast(n_pixels: int, max_steps: int | None = None) -> FitSettings:

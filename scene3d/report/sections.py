@@ -21,8 +21,9 @@ MINUTES_ABOVE = 300.0
 
 
 def title(run: RunFolder) -> str:
-    """What the run is called: its capture, or its folder."""
-    return str(run.metrics.get("capture") or run.path.resolve().name)
+    """What the run is called: its capture, or its folder where the cameras were found within the run."""
+    capture = str(run.metrics.get("capture") or "")
+    return capture if capture and not (run.path / capture / "sparse").is_dir() else run.path.resolve().name
 
 
 def header(run: RunFolder) -> str:

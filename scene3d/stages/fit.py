@@ -92,8 +92,8 @@ class Config:
     """Weight of the mean opacity in the loss."""
     scale_reg: float | None = None
     """Weight of the mean size in the loss."""
-    eval_steps: tuple[int, ...] = ()
-    """Also measure test views after these steps."""
+    eval_steps: tuple[int, ...] | None = None
+    """Also measure test views after these steps. By default after 5, 10, 20, 40 and 70 % of the run."""
     checkpoint_every: int = 2000
     """Steps between checkpoints; 0 = only at the end or when stopped."""
     init: Path | None = None
