@@ -12,9 +12,11 @@ from strategies import random_gaussians
 
 from scene3d.core.cameras import Cameras, look_at
 from scene3d.core.errors import FormatError
+from scene3d.core.scene import Scene
 from scene3d.io.camera_path import read_cameras
 from scene3d.render import paths, surround
 from scene3d.render.paths import Shot
+from scene3d.render.scene_points import scene_points
 
 SHOT = Shot(width=40, height=30, n_frames=16)
 # Poses pass through float32, scene units near 1.
@@ -64,13 +66,13 @@ def test_surround_of_parallel_views_looks_ahead_of_them() -> None:
 def test_surround_of_a_bare_scene_ignores_far_outliers() -> None:
     gaussians = random_gaussians(200, seed=1)
     gaussians.means[:3] = 1e6
-    found = surround.from_gaussians(gaussians)
+    found = surround.from_points(scene_points(Scene(gaussians)))
     assert float(found.focus.norm()) < 0.5
     assert found.distance < 20
 
 
 def test_surround_of_an_empty_scene_is_finite() -> None:
-    found = surround.from_gaussians(random_gaussians(0))
+    found = surround.from_points(scene_points(Scene(random_gaussians(0))))
     assert paths.orbit(found, SHOT).viewmats.isfinite().all()
 
 

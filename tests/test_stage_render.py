@@ -16,6 +16,7 @@ from scene3d.core.scene import Scene
 from scene3d.io.ply import write_ply
 from scene3d.render.frames import FrameSettings, depth_range_of, frames
 from scene3d.render.itinerary import Wish, fit_size, plan
+from scene3d.render.scene_points import scene_points
 from scene3d.stages.render import Config, run
 
 
@@ -115,19 +116,19 @@ def test_views_are_reframed_not_stretched_at_another_aspect() -> None:
 @pytest.mark.parametrize("path", ["orbit", "ellipse", "spiral", "flight"])
 def test_paths_of_a_capture_take_the_size_of_its_photos(scene: Scene, path) -> None:
     capture = tiny_capture(scene)
-    found = plan(Wish(path, seconds=0.2, fps=20), scene.payload, capture, None)
+    found = plan(Wish(path, seconds=0.2, fps=20), scene_points(scene), capture, None)
     assert found.path == path
     assert found.cameras.sizes.tolist() == [[WIDTH, HEIGHT]] * 4
 
 
 def test_auto_flies_where_photos_do_not_surround_the_scene(scene: Scene) -> None:
     capture = tiny_capture(scene)
-    assert plan(Wish(seconds=0.1), scene.payload, capture, None).path == "flight"
+    assert plan(Wish(seconds=0.1), scene_points(scene), capture, None).path == "flight"
 
 
 def test_flight_without_capture_names_the_option(scene: Scene) -> None:
     with pytest.raises(ValueError, match=r"path: flight needs the cameras of a capture\. Add --capture"):
-        plan(Wish("flight"), scene.payload, None, None)
+        plan(Wish("flight"), scene_points(scene), None, None)
 
 
 @pytest.mark.parametrize(

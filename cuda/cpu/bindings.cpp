@@ -1,6 +1,7 @@
 // Module scene3d._cpu: conversions only. Each bind_* lives beside the code that it exposes.
 #include "bindings.h"
 
+#include "field_bindings.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -24,5 +25,7 @@ NB_MODULE(_cpu, m) {
   scene3d::bind_knn(m);
   scene3d::bind_noise(m);
   scene3d::bind_grid_sort(m);
+  scene3d::bind_field(m);
+  scene3d::bind_field_decoder(m);
   scene3d::bind_simd_probe(m);
 }

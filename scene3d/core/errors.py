@@ -40,6 +40,13 @@ class OutputError(Scene3dError):
         self.path = Path(path)
 
 
+class SceneKindError(Scene3dError):
+    """A scene that cannot do what it was asked for."""
+
+    def __init__(self, expected: str, got: str, remedy: str = "") -> None:
+        super().__init__(_sentence(f"this takes {expected}, the scene holds {got}", remedy))
+
+
 class BackendUnavailable(Scene3dError):
     """A backend that was asked for by name and cannot run here."""
 

@@ -46,7 +46,8 @@ def losses(scene: Scene, path: Path) -> tuple[str, ...]:
     if suffix is None:
         return ()
     holds, info, lost = CAPABILITIES[suffix], scene.info, []
-    n_dropped = 3 * (SH_COUNTS[scene.payload.sh_degree] - SH_COUNTS[min(holds.sh_degree, scene.payload.sh_degree)])
+    degree = scene.splats().sh_degree
+    n_dropped = 3 * (SH_COUNTS[degree] - SH_COUNTS[min(holds.sh_degree, degree)])
     if n_dropped:
         above = f" above degree {holds.sh_degree}" if holds.sh_degree else ""
         lost.append(f"spherical harmonics{above} ({n_dropped} coefficients of each Gaussian dropped)")

@@ -67,7 +67,7 @@ def write_compressed_ply(scene: Scene, path: Path) -> None:
     Raises:
         OutputError: path cannot be written.
     """
-    gaussians = lossy_ready(scene.payload, path)
+    gaussians = lossy_ready(scene.splats(), path)
     gaussians = gaussians.select(morton.order(gaussians.means))
     small, largest = smallest_three.encode(gaussians.quats)
     position_bounds, positions = _in_bounds(gaussians.means)

@@ -66,7 +66,7 @@ def write_glb(scene: Scene, path: Path) -> None:
     Raises:
         OutputError: path cannot be written.
     """
-    gaussians = lossy_ready(scene.payload, path)
+    gaussians = lossy_ready(scene.splats(), path)
     columns = {
         "POSITION": gaussians.means,
         f"{SPLATTING}:ROTATION": torch.nn.functional.normalize(gaussians.quats, dim=1)[:, [1, 2, 3, 0]],
@@ -148,7 +148,7 @@ def _primitive(file: GltfFile, primitive: JsonObject) -> Gaussians:
         if not extensions.has(SPZ):
             names = ", ".join(extensions.data)
             raise FormatError(file.path, f"{extensions.where}: expected {SPZ}, got {names}, which is unknown here")
-        return decode_spz(file.path, file.view(extensions.object(SPZ).integer("bufferView", 0, 10**6))).payload
+        return decode_spz(file.path, file.view(extensions.object(SPZ).integer("bufferView", 0, 10**6))).splats()
     attributes = primitive.object("attributes")
 
     def column(name: str, n_columns: int) -> Tensor:

@@ -67,7 +67,7 @@ def write_ply(scene: Scene, path: Path) -> None:
     Raises:
         OutputError: path cannot be written.
     """
-    gaussians = scene.payload.detach().to("cpu", torch.float32)
+    gaussians = scene.splats().detach().to("cpu", torch.float32)
     names = [*MEANS, *NORMALS, *SH0]
     names += [f"f_rest_{i}" for i in range(gaussians.shN.shape[1] * 3)]
     names += ["opacity", *SCALES, *QUATS]

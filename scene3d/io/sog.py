@@ -56,7 +56,7 @@ def write_sog(scene: Scene, path: Path) -> None:
     Raises:
         OutputError: path cannot be written.
     """
-    planes = sog_planes(lossy_ready(scene.payload, path))
+    planes = sog_planes(lossy_ready(scene.splats(), path))
     files = {name: encode_webp(plane) for name, plane in planes.images.items()}
     meta = (json.dumps(_meta(planes, scene.info), separators=(",", ":"), allow_nan=False)).encode()
     if path.name.lower().endswith(META):

@@ -55,7 +55,7 @@ def write_splat(scene: Scene, path: Path) -> None:
     Raises:
         OutputError: path cannot be written.
     """
-    gaussians = lossy_ready(scene.payload, path)
+    gaussians = lossy_ready(scene.splats(), path)
     importance = gaussians.log_scales.sum(dim=1).exp() * gaussians.opacities
     order = torch.argsort(importance, descending=True, stable=True)
     with atomic_write(path) as temporary:

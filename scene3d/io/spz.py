@@ -89,7 +89,7 @@ def encode_spz(scene: Scene, path: Path, version: int = 4) -> bytes:
     """The bytes of an SPZ file of version 2, 3 or 4; `path` is for messages."""
     if version not in (2, 3, 4):
         raise ValueError(f"version: expected 2, 3 or 4, got {version}")
-    gaussians = lossy_ready(scene.payload, path)
+    gaussians = lossy_ready(scene.splats(), path)
     gaussians = gaussians.select(morton.order(gaussians.means))
     bits = fractional_bits(gaussians)
     flags = ANTIALIASED if scene.info.antialiased else 0

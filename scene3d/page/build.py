@@ -54,7 +54,7 @@ def build_page(scene: Scene, capture: Capture | None, settings: PageSettings) ->
     """
     if settings.suffix not in EMBEDDED_SUFFIXES:
         raise ValueError(f"suffix: expected one of {', '.join(EMBEDDED_SUFFIXES)}, got {settings.suffix!r}")
-    view = choose(scene.payload, capture, settings.up or scene.info.up)
+    view = choose(scene.splats(), capture, settings.up or scene.info.up)
     shown = FrameSettings(background=settings.background, backend=settings.backend)
     return compose(
         PageContent(

@@ -13,6 +13,7 @@ from scene3d.core.capture import Capture
 from scene3d.core.gaussians import Gaussians
 from scene3d.render import surround
 from scene3d.render.paths import Shot, orbit
+from scene3d.render.scene_points import gaussian_points
 from scene3d.render.surround import Surround
 
 # The viewer takes vertical or horizontal angles, of whichever side is longer, within these.
@@ -52,7 +53,7 @@ def choose(gaussians: Gaussians, capture: Capture | None, up: tuple[float, float
         up: World direction that is up; None follows the capture, or is -y.
     """
     if capture is None or len(capture) == 0:
-        around = surround.from_gaussians(gaussians, up)
+        around = surround.from_points(gaussian_points(gaussians), up)
         bare = orbit(around, Shot(16, 9, 1))
         focal = float(bare.Ks[0, 0, 0])
         return _view(bare, 0, around, math.degrees(2 * math.atan(8 / focal)))

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
+from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
 from scene3d.ops.colormap import DEPTH, colorize
-from scene3d.render.rasterize import rasterize
+from scene3d.render.scene_view import render_scene
 from scene3d.render.types import RasterSettings, Render
 
 Mode = Literal["rgb", "depth", "normals", "alpha"]
@@ -80,7 +81,7 @@ def depth_range_of(scene: Scene, cameras: Cameras, settings: FrameSettings) -> t
 
 
 def _raster_settings(scene: Scene, settings: FrameSettings) -> RasterSettings:
-    stored = scene.payload.sh_degree
+    stored = scene.payload.sh_degree if isinstance(scene.payload, Gaussians) else 0
     return RasterSettings(
         sh_degree=stored if settings.sh_degree is None else min(settings.sh_degree, stored),
         antialiased=scene.info.antialiased,
@@ -90,10 +91,8 @@ def _raster_settings(scene: Scene, settings: FrameSettings) -> RasterSettings:
     )
 
 
-@torch.no_grad()
 def _render(scene: Scene, view: Cameras, raster: RasterSettings, backend: str) -> Render:
-    gaussians = scene.payload
-    return rasterize(gaussians, view.to(gaussians.device, gaussians.dtype), raster, backend)
+    return render_scene(scene, view, raster, backend)
 
 
 def _picture(render: Render, settings: FrameSettings, depth_range: tuple[float, float]) -> Tensor:  # [H, W, 3] uint8

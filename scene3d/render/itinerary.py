@@ -10,9 +10,9 @@ import torch
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture
-from scene3d.core.gaussians import Gaussians
 from scene3d.render import paths, surround
 from scene3d.render.paths import Shot
+from scene3d.render.scene_points import ScenePoints
 
 PathName = Literal["auto", "orbit", "ellipse", "spiral", "flight", "train", "test", "all"]
 DATASET_PATHS = ("train", "test", "all")
@@ -70,12 +70,12 @@ class Itinerary:
     cameras: Cameras
 
 
-def plan(wish: Wish, gaussians: Gaussians, capture: Capture | None, up: tuple[float, float, float] | None) -> Itinerary:
+def plan(wish: Wish, points: ScenePoints, capture: Capture | None, up: tuple[float, float, float] | None) -> Itinerary:
     """Choose the views.
 
     Args:
         wish: What to film.
-        gaussians: The scene, where there is no capture to learn the surround from.
+        points: Of the scene, where there is no capture to learn the surround from.
         capture: Its capture.
         up: What the scene itself says is up.
 
@@ -83,7 +83,7 @@ def plan(wish: Wish, gaussians: Gaussians, capture: Capture | None, up: tuple[fl
         ValueError: the path needs a capture, or the capture has no such views.
     """
     if capture is None:
-        return _plan_bare(wish, gaussians, up)
+        return _plan_bare(wish, points, up)
     if wish.path in DATASET_PATHS:
         chosen = {"train": capture.train, "test": capture.test}.get(wish.path, tuple(range(len(capture))))
         if not chosen:
@@ -117,10 +117,10 @@ def fit_size(cameras: Cameras, width: int | None, height: int | None) -> Cameras
     return cameras.resized((sizes * ratio).round().long().clamp(1, MAX_SIDE))
 
 
-def _plan_bare(wish: Wish, gaussians: Gaussians, up: tuple[float, float, float] | None) -> Itinerary:
+def _plan_bare(wish: Wish, points: ScenePoints, up: tuple[float, float, float] | None) -> Itinerary:
     if wish.path not in ("auto", "orbit"):
         raise ValueError(f"path: {wish.path} needs the cameras of a capture. Add --capture FOLDER, or use --path orbit")
-    around = surround.from_gaussians(gaussians, wish.up or up)
+    around = surround.from_points(points, wish.up or up)
     return Itinerary("orbit", paths.orbit(around, _shot(wish, BARE_SIZE), wish.elevation_deg))
 
 

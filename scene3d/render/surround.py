@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
-from scene3d.core.gaussians import Gaussians
+from scene3d.render.scene_points import ScenePoints
 
 # Most splat files come from COLMAP frames, where y points down.
 DEFAULT_UP = (0.0, -1.0, 0.0)
@@ -74,21 +74,20 @@ def from_cameras(cameras: Cameras, up: tuple[float, float, float] | None = None)
     )
 
 
-def from_gaussians(gaussians: Gaussians, up: tuple[float, float, float] | None = None) -> Surround:
+def from_points(points: ScenePoints, up: tuple[float, float, float] | None = None) -> Surround:
     """The surround of a bare scene: its opaque middle, and a distance from which most of it is seen.
 
     Args:
-        gaussians: The scene, possibly with far and faint outliers.
+        points: Of the scene, possibly with far and faint outliers.
         up: World direction that is up; None takes -y.
     """
     direction = _unit(up if up is not None else DEFAULT_UP)
     focal_ratio = 0.5 / float(torch.tan(torch.deg2rad(torch.tensor(DEFAULT_FOV_DEG / 2))))
-    gaussians = gaussians.select(gaussians.is_finite()).detach()
-    if len(gaussians) == 0:
+    if len(points.positions) == 0:
         return Surround(
             torch.zeros(3, dtype=torch.float64), direction, 1.0, 0.3, focal_ratio, _heading(None, direction)
         )
-    means, weights = gaussians.means.double().cpu(), gaussians.opacities.double().cpu()
+    means, weights = points.positions.double().cpu(), points.weights.double().cpu()
     low, high = (torch.stack([_weighted_quantile(c, weights, q) for c in means.unbind(dim=1)]) for q in (0.03, 0.97))
     middle = torch.stack([_weighted_quantile(c, weights, 0.5) for c in means.unbind(dim=1)])
     reach = float(_weighted_quantile((means - (low + high) / 2).norm(dim=1), weights, 0.97))

@@ -18,8 +18,7 @@ from scene3d.ops.color_fit import fit_colors
 from scene3d.ops.flip import flip_map
 from scene3d.ops.image import masked_mean, psnr, ssim
 from scene3d.ops.threads import single_threaded_torch
-from scene3d.render import backends
-from scene3d.render.rasterize import rasterize
+from scene3d.render.scene_view import backend_of, render_scene
 from scene3d.render.types import RasterSettings
 from scene3d.report.perceptual import Net, Perceptual, load_perceptual
 
@@ -91,7 +90,8 @@ class Evaluation:
     Attributes:
         views: In the order asked for.
         mean: Over views.
-        n_gaussians: Of the scene.
+        n_gaussians: Of the scene, 0 where it is a field.
+        scene_size: What the scene is and how large, in words.
         protocol: Exactly how, so that numbers can be compared.
         lpips_note: Backbone, or why there is none.
         backend: That rendered.
@@ -101,6 +101,7 @@ class Evaluation:
     views: tuple[ViewScore, ...]
     mean: MeanScore
     n_gaussians: int
+    scene_size: str
     protocol: str
     lpips_note: str
     backend: str
@@ -168,14 +169,14 @@ def evaluate(
         on_view(comparison)
     if not scores:
         raise CaptureError(capture.source, f"the masks of all {len(views)} views are empty", "White means keep.")
-    backend = backends.choose(settings.backend, scene.payload.device, scene.payload.dtype)
     return Evaluation(
         views=tuple(scores),
         mean=_mean(scores),
-        n_gaussians=len(scene.payload),
+        n_gaussians=scene.n_gaussians,
+        scene_size=scene.size_text(),
         protocol=_protocol(capture, views, background, settings, has_masks),
         lpips_note=perceptual.note,
-        backend=backend,
+        backend=backend_of(scene, settings.backend),
         skipped=tuple(skipped),
     )
 
@@ -229,14 +230,11 @@ def _measure(
     return Comparison(score, truth, render, error if weight is None else error * weight)
 
 
-@torch.no_grad()
 def _render(
     scene: Scene, capture: Capture, index: int, background: tuple[float, float, float], backend: str
 ) -> Tensor:  # [H, W, 3] on the CPU
-    gaussians = scene.payload
-    camera = capture.cameras.select([index]).to(gaussians.device, gaussians.dtype)
     raster = RasterSettings(antialiased=scene.info.antialiased, background=background)
-    return rasterize(gaussians, camera, raster, backend).rgb[0].float().cpu()
+    return render_scene(scene, capture.cameras.select([index]), raster, backend).rgb[0].float().cpu()
 
 
 def _over(photo: Photo, background: tuple[float, float, float]) -> Tensor:  # [H, W, 3]

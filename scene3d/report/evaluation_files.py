@@ -118,6 +118,7 @@ def _metrics(evaluation: Evaluation, subject: Subject, pictures: dict[int, dict[
         "lpips_note": evaluation.lpips_note,
         "seconds_per_frame": mean["seconds"],
         "n_gaussians": evaluation.n_gaussians,
+        "scene_size": evaluation.scene_size,
         **asdict(subject),
         "protocol": evaluation.protocol,
         "backend": evaluation.backend,

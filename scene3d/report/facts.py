@@ -98,8 +98,8 @@ class CaptureFacts:
 
 
 def scene_facts(scene: Scene, size_bytes: int) -> SceneFacts:
-    """Gather the facts of a scene whose file has `size_bytes`."""
-    everything = scene.payload.detach()
+    """Gather the facts of a scene of Gaussians whose file has `size_bytes`."""
+    everything = scene.splats().detach()
     keep = everything.is_finite()
     gaussians = everything.select(keep)
     opacities = gaussians.opacities

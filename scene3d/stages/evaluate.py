@@ -77,7 +77,7 @@ def run(config: Config) -> None:
     lpips = result.lpips_note if mean.lpips is None else f"{mean.lpips:.3f}"
     print(
         f"PSNR {mean.psnr:.2f} dB  SSIM {mean.ssim:.4f}  FLIP {mean.flip:.4f}  LPIPS {lpips}  "
-        f"({len(result.views)} {config.split} views, {result.n_gaussians:,} Gaussians) -> {out / 'metrics.json'}"
+        f"({len(result.views)} {config.split} views, {result.scene_size}) -> {out / 'metrics.json'}"
     )
 
 

@@ -50,9 +50,9 @@ def run(config: Config) -> None:
         _write_page(scene, config)
     else:
         write_scene(scene, config.out)
-    size, n = scene_size(config.out), len(scene.payload)
+    size, n = scene_size(config.out), scene.n_gaussians
     each = f", {size / n:.1f} bytes each" if n and not is_page else ""
-    print(f"{n:,} Gaussians, spherical harmonics of degree {scene.payload.sh_degree} -> {config.out}")
+    print(f"{n:,} Gaussians, spherical harmonics of degree {scene.splats().sh_degree} -> {config.out}")
     print(f"{size_text(scene_size(config.scene))} -> {size_text(size)}{each}")
 
 

@@ -13,6 +13,7 @@ from scene3d.core.errors import CaptureError
 from scene3d.io.capture_files import CaptureOptions, has_poses, read_capture
 from scene3d.io.registry import is_scene_file, read_scene, scene_size
 from scene3d.report.facts import capture_facts, capture_text, scene_facts, scene_text
+from scene3d.report.field_facts import field_facts, field_text
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,13 @@ def run(config: Config) -> None:
         of_capture = capture_facts(read_capture(path, options))
         kind, data, text = "capture", of_capture.as_json(), capture_text(of_capture)
     else:
-        of_scene = scene_facts(read_scene(path), scene_size(path))
-        kind, data, text = "scene", of_scene.as_json(), scene_text(of_scene)
+        kind, scene, size = "scene", read_scene(path), scene_size(path)
+        if "splats" in scene.capabilities:
+            of_scene = scene_facts(scene, size)
+            data, text = of_scene.as_json(), scene_text(of_scene)
+        else:
+            of_field = field_facts(scene, size)
+            data, text = of_field.as_json(), field_text(of_field)
     print(json.dumps({"kind": kind, "path": str(path), **data}, indent=2) if config.json else f"{path}\n{text}")
 
 

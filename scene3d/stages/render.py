@@ -22,6 +22,7 @@ from scene3d.io.registry import read_scene
 from scene3d.io.video import WRITTEN_SUFFIXES, write_video
 from scene3d.render.frames import FrameSettings, Mode, frames
 from scene3d.render.itinerary import Itinerary, PathName, Wish, fit_size, plan
+from scene3d.render.scene_points import scene_points
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def run(config: Config) -> None:
     capture = None if config.capture is None else read_capture(config.capture, options)
     wish = Wish(config.path, config.width, config.height, config.seconds, config.fps, config.elevation_deg, config.up)
     if config.cameras is None:
-        itinerary = plan(wish, scene.payload, capture, scene.info.up)
+        itinerary = plan(wish, scene_points(scene), capture, scene.info.up)
     else:
         given = fit_size(read_cameras(config.cameras), config.width, config.height)
         itinerary = Itinerary(config.cameras.stem, given)

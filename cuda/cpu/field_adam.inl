@@ -1,0 +1,36 @@
+// Adam over the nodes that rays of this step touched; the others keep values and moments. The gradient is cleared where
+// it is used, so that no pass over the whole grid is needed.
+#include "cpu/field.h"
+#include "cpu/field_lanes.h"
+
+namespace scene3d {
+namespace S3D_NS {
+
+template <class T>
+static int64_t field_adam_rows(const FieldAdam<T>& adam, int group, int64_t begin, int64_t end) {
+  using V = typename LanesOf<T>::type;
+  const V beta1 = V(adam.beta1), rest1 = V(1 - adam.beta1), beta2 = V(adam.beta2), rest2 = V(1 - adam.beta2);
+  const V infinity = V(static_cast<T>(HUGE_VAL)), zero = V(T(0)), l1 = V(adam.l1);
+  uint8_t* const touched = adam.touched + group * adam.n_rows;
+  int64_t n_bad = 0;
+  for (int64_t row = begin; row < end; row++) {
+    if (!touched[row]) continue;
+    touched[row] = 0;
+    const int64_t at = row * adam.rank + kLanes * group;
+    const V value = load(adam.values + at), raw = load(adam.grads + at);
+    store(adam.grads + at, zero);
+    const auto is_finite = abs(raw) < infinity;
+    V grad = choose(is_finite, raw, zero);
+    n_bad += kLanes - static_cast<int64_t>(lane_sum(choose(is_finite, V(T(1)), zero)));
+    grad = grad + choose(value < zero, zero - l1, l1);
+    const V exp_avg = fma(beta1, load(adam.exp_avg + at), rest1 * grad);
+    const V exp_avg_sq = fma(beta2, load(adam.exp_avg_sq + at), rest2 * (grad * grad));
+    store(adam.exp_avg + at, exp_avg), store(adam.exp_avg_sq + at, exp_avg_sq);
+    const V denominator = fma(sqrt(exp_avg_sq), V(adam.root_correction), V(adam.eps));
+    store(adam.values + at, value - V(adam.step_size) * (exp_avg / denominator));
+  }
+  return n_bad;
+}
+
+}  // namespace S3D_NS
+}  // namespace scene3d

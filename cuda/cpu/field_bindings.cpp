@@ -1,0 +1,210 @@
+// Bindings of radiance fields. Python allocates every output; float for use, double for checks of gradients.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
+
+#include <cmath>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cpu/field_bindings.h"
+#include "cpu/field_march.h"
+#include "cpu/parallel.h"
+
+namespace scene3d {
+namespace {
+
+template <class T>
+using Values = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Rows3 = Array<T, nb::shape<-1, 3>>;
+template <class T>
+using Column = Array<T, nb::ndim<1>>;
+template <class T>
+using Table = Array<T, nb::ndim<2>>;
+using Bytes = nb::ndarray<uint8_t, nb::c_contig, nb::device::cpu>;
+using Words = Column<const int64_t>;
+
+void expect(bool holds, const char* problem) {
+  if (!holds) throw nb::value_error(problem);
+}
+
+// Rows of slab i of a set: the nodes of a plane or of a line.
+template <class T>
+int64_t slab_rows(const FieldCall<T>& call, int i) {
+  const int64_t x = call.n[0], y = call.n[1], z = call.n[2];
+  const int64_t vm[6] = {x * y, x * z, y * z, z, y, x}, cp[3] = {x, y, z};
+  return call.kind == FieldKind::vm ? vm[i] : cp[i];
+}
+
+// A field with the arrays that it points to.
+template <class T>
+struct NativeField {
+  FieldCall<T> call;
+  std::vector<Values<const T>> values;
+  std::optional<Words> words, coarse;
+
+  void set_box(const std::vector<double>& low, const std::vector<double>& high) {
+    expect(low.size() == 3 && high.size() == 3, "low, high: expected 3 numbers");
+    for (int a = 0; a < 3; a++) call.low[a] = static_cast<T>(low[a]), call.high[a] = static_cast<T>(high[a]);
+  }
+
+  void set_values(const std::vector<Values<const T>>& arrays) {
+    const int n = call.n_slabs();
+    expect(arrays.size() == static_cast<size_t>(2 * n), "values: wrong number of arrays");
+    for (int i = 0; i < 2 * n; i++) {
+      const int set = i / n, slab = i % n;
+      const int64_t rows = slab_rows(call, slab);
+      expect(static_cast<int64_t>(arrays[i].size()) == rows * call.rank[set], "values: an array has the wrong size");
+      call.slabs[set][slab].values = arrays[i].data(), call.slabs[set][slab].n_rows = rows;
+    }
+    values = arrays;
+  }
+
+  void set_occupancy(std::optional<Words> fine, std::optional<Words> above, const std::vector<int>& size) {
+    expect(size.size() == 3, "occupancy: expected 3 sizes");
+    words = fine, coarse = above;
+    for (int a = 0; a < 3; a++) call.occupancy.n[a] = size[a];
+    if (!fine) return;
+    int64_t n_words = 1, n_coarse = 1;
+    for (int a = 0; a < 3; a++) n_words *= (size[a] + 3) / 4, n_coarse *= ((size[a] + 3) / 4 + 3) / 4;
+    expect(above && static_cast<int64_t>(fine->size()) == n_words && static_cast<int64_t>(above->size()) == n_coarse,
+           "occupancy: wrong number of words");
+    call.occupancy.words = reinterpret_cast<const uint64_t*>(fine->data());
+    call.occupancy.coarse = reinterpret_cast<const uint64_t*>(above->data());
+  }
+};
+
+template <class T>
+FieldRays<T> rays_of(const Rows3<const T>& origins, const Rows3<const T>& directions,
+                     const std::optional<Column<const T>>& jitter) {
+  const size_t n = origins.shape(0);
+  expect(directions.shape(0) == n && (!jitter || jitter->size() == n), "rays: arrays differ in length");
+  return {origins.data(), directions.data(), jitter ? jitter->data() : nullptr, static_cast<int64_t>(n)};
+}
+
+template <class T>
+void make_field(NativeField<T>* self, bool is_cp, const std::vector<int>& n, const std::vector<int>& ranks,
+                const std::vector<double>& settings) {
+  new (self) NativeField<T>();
+  FieldCall<T>& call = self->call;
+  expect(n.size() == 3 && ranks.size() == 2 && settings.size() == 7, "sizes, ranks, settings: wrong length");
+  for (int a = 0; a < 3; a++) expect((call.n[a] = n[a]) >= 2, "sizes: expected at least 2 nodes");
+  for (int s = 0; s < kSets; s++)
+    expect((call.rank[s] = ranks[s]) > 0 && ranks[s] % kLanes == 0, "ranks: expected multiples of 16");
+  call.kind = is_cp ? FieldKind::cp : FieldKind::vm;
+  T* const targets[7] = {&call.step,        &call.density_scale, &call.density_shift,    &call.near,
+                         &call.far, &call.min_weight,    &call.min_transmittance};
+  for (int i = 0; i < 7; i++) *targets[i] = static_cast<T>(settings[i]);
+  expect(call.step > 0, "step: expected a positive number");
+}
+
+template <class T>
+void call_forward(const NativeField<T>& field, const Rows3<const T>& origins, const Rows3<const T>& directions,
+                  std::optional<Column<const T>> jitter, std::optional<Table<T>> features, const Column<T>& opacity,
+                  const Column<T>& distance, FieldTape<T>* tape) {
+  const FieldRays<T> rays = rays_of<T>(origins, directions, jitter);
+  const size_t n = static_cast<size_t>(rays.n);
+  expect(opacity.size() == n && distance.size() == n, "opacity, distance: expected one number per ray");
+  expect(!features || (features->shape(0) == n && static_cast<int>(features->shape(1)) == field.call.n_features()),
+         "features: wrong shape");
+  const FieldSums<T> out = {features ? features->data() : nullptr, opacity.data(), distance.data()};
+  nb::gil_scoped_release release;
+  march(field.call, rays, out, tape);
+}
+
+template <class T>
+void call_backward(const NativeField<T>& field, FieldTape<T>& tape, const Table<const T>& v_features,
+                   const Column<const T>& v_opacity, const Column<const T>& v_distance,
+                   const std::vector<Values<T>>& grads, const std::vector<Bytes>& touched) {
+  FieldCall<T> call = field.call;
+  const size_t n = static_cast<size_t>(tape.n_rays), n_slabs = static_cast<size_t>(call.n_slabs());
+  expect(v_features.shape(0) == n && static_cast<int>(v_features.shape(1)) == call.n_features(), "v_features: wrong shape");
+  expect(v_opacity.size() == n && v_distance.size() == n, "v_opacity, v_distance: expected one number per ray");
+  expect(grads.size() == 2 * n_slabs && touched.size() == 2 * n_slabs, "grads, touched: wrong number of arrays");
+  for (size_t i = 0; i < 2 * n_slabs; i++) {
+    Slab<T>& slab = call.slabs[i / n_slabs][i % n_slabs];
+    const int64_t rank = call.rank[i / n_slabs];
+    expect(static_cast<int64_t>(grads[i].size()) == slab.n_rows * rank, "grads: an array has the wrong size");
+    expect(static_cast<int64_t>(touched[i].size()) == slab.n_rows * (rank / kLanes), "touched: wrong size");
+    slab.grads = grads[i].data(), slab.touched = touched[i].data();
+  }
+  nb::gil_scoped_release release;
+  march_backward(call, tape, FieldSums<const T>{v_features.data(), v_opacity.data(), v_distance.data()});
+}
+
+template <class T>
+void bind_type(nb::module_& m, const char* suffix) {
+  const auto named = [&](const char* name) { return std::string(name) + suffix; };
+  nb::class_<FieldTape<T>>(m, named("FieldTape").c_str())
+      .def(nb::init<>())
+      .def_prop_ro("n_samples", &FieldTape<T>::n_samples);
+  nb::class_<NativeField<T>>(m, named("Field").c_str())
+      .def("__init__", &make_field<T>)
+      .def("set_box", &NativeField<T>::set_box)
+      .def("set_values", &NativeField<T>::set_values, nb::arg().noconvert())
+      .def("set_occupancy", &NativeField<T>::set_occupancy, nb::arg().noconvert().none(), nb::arg().noconvert().none(),
+           nb::arg())
+      .def("forward", &call_forward<T>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert().none(),
+           nb::arg().noconvert().none(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().none())
+      .def("backward", &call_backward<T>, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
+           nb::arg().noconvert(), nb::arg().noconvert())
+      .def(
+          "hits",
+          [](const NativeField<T>& field, const Rows3<const T>& origins, const Rows3<const T>& directions,
+             const Column<uint8_t>& out) {
+            const FieldRays<T> rays = rays_of<T>(origins, directions, std::nullopt);
+            expect(out.size() == static_cast<size_t>(rays.n), "hits: expected one byte per ray");
+            nb::gil_scoped_release release;
+            find_hits(field.call, rays, out.data());
+          },
+          nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert())
+      .def(
+          "look_up",
+          [](const NativeField<T>& field, const Rows3<const T>& points, bool colors, const Values<T>& out) {
+            const size_t n = points.shape(0), width = colors ? static_cast<size_t>(field.call.n_features()) : 1;
+            expect(out.size() == n * width, "out: wrong size");
+            nb::gil_scoped_release release;
+            look_up(field.call, points.data(), static_cast<int64_t>(n), colors, out.data());
+          },
+          nb::arg().noconvert(), nb::arg(), nb::arg().noconvert());
+}
+
+int64_t call_adam(const Values<float>& values, const Values<float>& grads, const Values<float>& exp_avg,
+                  const Values<float>& exp_avg_sq, const Bytes& touched, int rank, double lr, double l1, int64_t step,
+                  const std::vector<double>& constants) {
+  const size_t size = values.size();
+  expect(constants.size() == 3 && rank > 0 && rank % kLanes == 0 && size % static_cast<size_t>(rank) == 0, "rank: wrong");
+  expect(grads.size() == size && exp_avg.size() == size && exp_avg_sq.size() == size, "arrays differ in size");
+  expect(touched.size() == size / kLanes, "touched: wrong size");
+  const double beta1 = constants[0], beta2 = constants[1];
+  FieldAdam<float> adam = {values.data(), grads.data(), exp_avg.data(), exp_avg_sq.data(), touched.data(),
+                           static_cast<int64_t>(size) / rank, rank,
+                           static_cast<float>(lr / (1 - std::pow(beta1, static_cast<double>(step)))),
+                           static_cast<float>(beta1), static_cast<float>(beta2),
+                           static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, static_cast<double>(step)))),
+                           static_cast<float>(constants[2]), static_cast<float>(l1)};
+  constexpr int64_t kAdamRows = 2048;
+  const int64_t per_group = (adam.n_rows + kAdamRows - 1) / kAdamRows, n_tasks = per_group * (rank / kLanes);
+  std::vector<int64_t> n_bad(static_cast<size_t>(n_tasks));
+  nb::gil_scoped_release release;
+  const auto adam_rows = field_table<float>().adam_rows;
+  parallel_for(n_tasks, [&](int64_t i) {
+    const int64_t begin = i % per_group * kAdamRows, end = std::min(begin + kAdamRows, adam.n_rows);
+    n_bad[static_cast<size_t>(i)] = adam_rows(adam, static_cast<int>(i / per_group), begin, end);
+  });
+  int64_t total = 0;
+  for (int64_t n : n_bad) total += n;
+  return total;
+}
+
+}  // namespace
+
+void bind_field(nb::module_& m) {
+  bind_type<float>(m, "32");
+  bind_type<double>(m, "64");
+  m.def("field_adam", &call_adam, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
+        nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+}
+
+}  // namespace scene3d

@@ -1,0 +1,142 @@
+#include "cpu/field_march.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+
+namespace scene3d {
+namespace {
+
+constexpr int64_t kPointGrain = 4096;
+
+template <class T>
+FieldSample<T>* scratch_samples() {
+  thread_local Buffer<FieldSample<T>> scratch;
+  return scratch.reserve(kMaxRaySamples);
+}
+
+template <class T>
+FieldRay<T> ray_of(const FieldRays<T>& rays, int64_t i) {
+  FieldRay<T> ray;
+  for (int a = 0; a < 3; a++) ray.origin[a] = rays.origins[3 * i + a], ray.direction[a] = rays.directions[3 * i + a];
+  ray.jitter = rays.jitter ? rays.jitter[i] : T(0.5);
+  return ray;
+}
+
+template <class T>
+void march_chunk(const FieldCall<T>& call, const FieldRays<T>& rays, int64_t begin, int64_t end, const FieldSums<T>& out,
+                 typename FieldTape<T>::Chunk* kept) {
+  FieldSample<T>* const samples = scratch_samples<T>();
+  const auto forward_ray = field_table<T>().forward_ray;
+  if (kept) kept->n_rays = static_cast<int>(end - begin);
+  for (int64_t i = begin; i < end; i++) {
+    RayResult<T> result = {out.features ? out.features + i * call.n_features() : nullptr, 0, 0};
+    const int n = forward_ray(call, ray_of(rays, i), samples, result);
+    out.opacity[i] = result.opacity, out.distance[i] = result.distance;
+    if (!kept) continue;
+    const int64_t used = kept->begin[i - begin];
+    const size_t total = static_cast<size_t>(used + n);
+    std::memcpy(kept->samples.extend(total, static_cast<size_t>(used)) + used, samples, sizeof(FieldSample<T>) * n);
+    kept->begin[i - begin + 1] = used + n;
+  }
+}
+
+struct ScatterTask {
+  int set, mode, group;
+};
+
+// Colour first: its tasks are the longer ones.
+template <class T>
+std::vector<ScatterTask> scatter_tasks(const FieldCall<T>& call) {
+  std::vector<ScatterTask> tasks;
+  for (int set : {1, 0})
+    for (int mode = 0; mode < call.n_modes(); mode++)
+      for (int group = 0; group < call.rank[set] / kLanes; group++) tasks.push_back({set, mode, group});
+  return tasks;
+}
+
+}  // namespace
+
+template <>
+const FieldTable<float>& field_table<float>() {
+  const char* const level = kernels().name;
+#if defined(__x86_64__)
+  if (!std::strcmp(level, "avx512")) return avx512_field_kernels().f32;
+  if (!std::strcmp(level, "avx2")) return avx2_field_kernels().f32;
+#elif defined(__aarch64__)
+  if (!std::strcmp(level, "neon")) return neon_field_kernels().f32;
+#endif
+  (void)level;
+  return scalar_field_kernels().f32;
+}
+
+template <>
+const FieldTable<double>& field_table<double>() {
+  return scalar_field_kernels().f64;
+}
+
+template <class T>
+void march(const FieldCall<T>& call, const FieldRays<T>& rays, const FieldSums<T>& out, FieldTape<T>* tape) {
+  const size_t n_chunks = static_cast<size_t>((rays.n + kRayChunk - 1) / kRayChunk);
+  if (tape) tape->chunks.resize(n_chunks), tape->n_rays = rays.n;
+  parallel_ranges(rays.n, kRayChunk, [&](int64_t begin, int64_t end) {
+    march_chunk(call, rays, begin, end, out, tape ? &tape->chunks[static_cast<size_t>(begin / kRayChunk)] : nullptr);
+  });
+}
+
+template <class T>
+void march_backward(const FieldCall<T>& call, FieldTape<T>& tape, const FieldSums<const T>& v) {
+  const FieldTable<T>& table = field_table<T>();
+  const int64_t n_features = call.n_features();
+  parallel_for(static_cast<int64_t>(tape.chunks.size()), [&](int64_t c) {
+    typename FieldTape<T>::Chunk& chunk = tape.chunks[static_cast<size_t>(c)];
+    for (int i = 0; i < chunk.n_rays; i++) {
+      const int64_t ray = c * kRayChunk + i, begin = chunk.begin[i];
+      table.backward_ray(call, chunk.samples.data() + begin, static_cast<int>(chunk.begin[i + 1] - begin),
+                         v.features + ray * n_features, v.opacity[ray], v.distance[ray]);
+    }
+  });
+  const std::vector<ScatterTask> tasks = scatter_tasks(call);
+  parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
+    const ScatterTask& task = tasks[static_cast<size_t>(i)];
+    for (size_t c = 0; c < tape.chunks.size(); c++) {
+      const auto& chunk = tape.chunks[c];
+      const SampleRows<T> rows = {chunk.samples.data(), chunk.begin, chunk.n_rays};
+      table.scatter(call, task.set, task.mode, task.group, rows,
+                    v.features + static_cast<int64_t>(c) * kRayChunk * n_features);
+    }
+  });
+}
+
+template <class T>
+void find_hits(const FieldCall<T>& call, const FieldRays<T>& rays, uint8_t* out) {
+  const auto hits = field_table<T>().hits;
+  parallel_ranges(rays.n, kPointGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) out[i] = hits(call, ray_of(rays, i));
+  });
+}
+
+template <class T>
+void look_up(const FieldCall<T>& call, const T* points, int64_t n, bool colors, T* out) {
+  const FieldTable<T>& table = field_table<T>();
+  parallel_ranges(n, kPointGrain, [&](int64_t begin, int64_t end) {
+    const int count = static_cast<int>(end - begin);
+    if (colors) table.features_at(call, points + 3 * begin, count, out + begin * call.n_features());
+    else table.density_at(call, points + 3 * begin, count, out + begin);
+  });
+}
+
+template struct FieldTape<float>;
+template struct FieldTape<double>;
+#define S3D_INSTANTIATE(T)                                                                                   \
+  template void march<T>(const FieldCall<T>&, const FieldRays<T>&, const FieldSums<T>&, FieldTape<T>*);      \
+  template void march_backward<T>(const FieldCall<T>&, FieldTape<T>&, const FieldSums<const T>&);            \
+  template void find_hits<T>(const FieldCall<T>&, const FieldRays<T>&, uint8_t*);                            \
+  template void look_up<T>(const FieldCall<T>&, const T*, int64_t, bool, T*);
+S3D_INSTANTIATE(float)
+S3D_INSTANTIATE(double)
+#undef S3D_INSTANTIATE
+
+}  // namespace scene3d

@@ -1,0 +1,61 @@
+// Rays through a field, forward and back, over threads. Nothing depends on the number of threads: a chunk of rays
+// belongs to one task, and on the way back sixteen ranks of one mode belong to one task that goes through all samples
+// in order, so that no two tasks add to the same value.
+#pragma once
+#include <vector>
+
+#include "cpu/buffer.h"
+#include "cpu/field.h"
+
+namespace scene3d {
+
+// The samples of a forward call, for the way back.
+template <class T>
+struct FieldTape {
+  struct Chunk {
+    Buffer<FieldSample<T>> samples;
+    int64_t begin[kRayChunk + 1] = {};
+    int n_rays = 0;
+  };
+  std::vector<Chunk> chunks;
+  int64_t n_rays = 0;
+
+  FieldTape() = default;
+  FieldTape(const FieldTape&) = delete;
+  FieldTape& operator=(const FieldTape&) = delete;
+
+  int64_t n_samples() const {
+    int64_t total = 0;
+    for (const Chunk& chunk : chunks) total += chunk.begin[chunk.n_rays];
+    return total;
+  }
+};
+
+template <class T>
+struct FieldRays {
+  const T *origins, *directions;  // [n, 3]
+  const T* jitter;                // [n], nullptr: one half
+  int64_t n;
+};
+
+template <class T>
+struct FieldSums {
+  T* features;  // [n, n_features], or nullptr
+  T *opacity, *distance;  // [n]
+};
+
+template <class T>
+void march(const FieldCall<T>& call, const FieldRays<T>& rays, const FieldSums<T>& out, FieldTape<T>* tape);
+
+// v: gradients of what march wrote. Adds to the gradients of call.slabs.
+template <class T>
+void march_backward(const FieldCall<T>& call, FieldTape<T>& tape, const FieldSums<const T>& v);
+
+template <class T>
+void find_hits(const FieldCall<T>& call, const FieldRays<T>& rays, uint8_t* out);
+
+// Feature of density [n] or features of colour [n, n_features] at points [n, 3].
+template <class T>
+void look_up(const FieldCall<T>& call, const T* points, int64_t n, bool colors, T* out);
+
+}  // namespace scene3d

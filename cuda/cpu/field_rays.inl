@@ -1,0 +1,175 @@
+// One ray through a field: samples at fixed steps in occupied cells, sixteen densities at a time, compositing until the
+// ray is opaque; and the way back, from stored samples.
+#include "cpu/field.h"
+#include "cpu/field_lanes.h"
+
+namespace scene3d {
+namespace S3D_NS {
+
+// A ray on its way: sample k lies at t0 + (k + jitter) step. Empty cells are left by their far side, so that what is
+// skipped does not move the other samples (Amanatides and Woo 1987, over three sizes of cells).
+template <class T>
+struct Walk {
+  T t0, step, jitter;
+  int64_t k, n;
+  T cell0[3], cell_step[3], inverse[3];  // position in cells of occupancy = cell0 + cell_step t
+
+  Walk(const FieldCall<T>& call, const FieldRay<T>& ray) : step(call.step), jitter(ray.jitter), k(0) {
+    T t1;
+    ray_box(ray.origin, ray.direction, call.low, call.high, call.near, call.far, &t0, &t1);
+    const T last = (t1 - t0) / step - jitter;
+    n = last >= 0 ? static_cast<int64_t>(last) + 1 : 0;
+    if (n > kMaxRaySamples) n = kMaxRaySamples;
+    for (int a = 0; a < 3; a++) {
+      const T scale = static_cast<T>(call.occupancy.n[a]) / (call.high[a] - call.low[a]);
+      cell0[a] = (ray.origin[a] - call.low[a]) * scale, cell_step[a] = ray.direction[a] * scale;
+      inverse[a] = T(1) / cell_step[a];
+    }
+  }
+
+  T at(int64_t index) const { return t0 + (static_cast<T>(index) + jitter) * step; }
+
+  // Moves to the next sample in an occupied cell and past it; false where the ray ends.
+  bool next(const OccupancyBits& bits, T* t) {
+    if (!bits.words) {
+      *t = at(k);
+      return k++ < n;
+    }
+    while (k < n) {
+      *t = at(k);
+      int cell[3];
+      for (int a = 0; a < 3; a++) {
+        const int i = static_cast<int>(cell0[a] + cell_step[a] * *t);
+        cell[a] = i < 0 ? 0 : (i >= bits.n[a] ? bits.n[a] - 1 : i);
+      }
+      const int size = empty_size(bits, cell);
+      if (size == 0) {
+        k++;
+        return true;
+      }
+      const int64_t beyond = first_beyond(cell, size);
+      k = beyond > k ? beyond : k + 1;
+    }
+    return false;
+  }
+
+  // 0 in an occupied cell, else the size of the empty cube of cells around it: 1, 4 or 16.
+  static int empty_size(const OccupancyBits& bits, const int* cell) {
+    const int64_t nx = (bits.n[0] + 3) / 4, ny = (bits.n[1] + 3) / 4;
+    const int x = cell[0] / 4, y = cell[1] / 4, z = cell[2] / 4;
+    const uint64_t word = bits.words[(z * ny + y) * nx + x];
+    if (word >> ((cell[2] % 4) * 16 + (cell[1] % 4) * 4 + cell[0] % 4) & 1) return 0;
+    if (word) return 1;
+    const int64_t mx = (nx + 3) / 4, my = (ny + 3) / 4;
+    return bits.coarse[((z / 4) * my + y / 4) * mx + x / 4] ? 4 : 16;
+  }
+
+  // Number of the first sample behind the cube.
+  int64_t first_beyond(const int* cell, int size) const {
+    T leaves = at(n);
+    for (int a = 0; a < 3; a++) {
+      if (cell_step[a] == 0) continue;
+      const int low = cell[a] / size * size;
+      const T border = ((cell_step[a] > 0 ? low + size : low) - cell0[a]) * inverse[a];
+      leaves = border < leaves ? border : leaves;
+    }
+    const T steps = (leaves - t0) / step - jitter;
+    return steps < T(0) ? 0 : static_cast<int64_t>(steps) + 1;
+  }
+};
+
+// Alphas of up to sixteen samples at once.
+template <class T>
+static void fill_alphas(const FieldCall<T>& call, FieldSample<T>* samples, int n) {
+  using V = typename LanesOf<T>::type;
+  V rows[16];
+  for (int i = 0; i < 16; i++) rows[i] = i < n ? density_lanes(call, cell_of(call, samples[i].nodes)) : V(T(0));
+  const V features = lane_sums(rows);
+  const V density = softplus(features + V(call.density_shift));
+  const V alphas = opacity_of(density, V(call.density_scale * call.step));
+  T feature_lanes[16], alpha_lanes[16];
+  store(feature_lanes, features), store(alpha_lanes, alphas);
+  for (int i = 0; i < n; i++) samples[i].feature = feature_lanes[i], samples[i].alpha = alpha_lanes[i];
+}
+
+template <class T>
+S3D_INLINE void zero(T* values, int n) {
+  using V = typename LanesOf<T>::type;
+  for (int i = 0; i < n; i += kLanes) store(values + i, V(T(0)));
+}
+
+template <class T>
+S3D_INLINE void add_features(const FieldCall<T>& call, const FieldSample<T>& sample, T* sums) {
+  using V = typename LanesOf<T>::type;
+  each_feature(call, cell_of(call, sample.nodes),
+               [&](int at, V product) { add_to(sums + at, sample.weight(), product); });
+}
+
+template <class T>
+static int forward_ray(const FieldCall<T>& call, const FieldRay<T>& ray, FieldSample<T>* samples, RayResult<T>& out) {
+  Walk<T> walk(call, ray);
+  T node0[3], node_step[3];
+  for (int a = 0; a < 3; a++) {
+    const T scale = static_cast<T>(call.n[a] - 1) / (call.high[a] - call.low[a]);
+    node0[a] = (ray.origin[a] - call.low[a]) * scale, node_step[a] = ray.direction[a] * scale;
+  }
+  if (out.features) zero(out.features, call.n_features());
+  T transmittance = 1, distance = 0;
+  int n = 0;
+  bool goes_on = true;
+  while (goes_on) {
+    int n_here = 0;
+    T t;
+    while (n_here < 16 && n + n_here < kMaxRaySamples && walk.next(call.occupancy, &t)) {
+      FieldSample<T>& sample = samples[n + n_here++];
+      sample.t = t;
+      for (int a = 0; a < 3; a++) sample.nodes[a] = node0[a] + node_step[a] * t;
+    }
+    goes_on = n_here == 16;
+    if (n_here == 0) break;
+    fill_alphas(call, samples + n, n_here);
+    for (int i = 0; i < n_here; i++) {
+      FieldSample<T>& sample = samples[n++];
+      sample.transmittance = transmittance;
+      transmittance *= 1 - sample.alpha;
+      distance += sample.weight() * sample.t;
+      if (out.features && sample.weight() > call.min_weight) add_features(call, sample, out.features);
+      if (transmittance < call.min_transmittance) {
+        goes_on = false;
+        break;
+      }
+    }
+  }
+  out.opacity = 1 - transmittance, out.distance = distance;
+  return n;
+}
+
+template <class T>
+static bool hits(const FieldCall<T>& call, const FieldRay<T>& ray) {
+  Walk<T> walk(call, ray);
+  T t;
+  return walk.next(call.occupancy, &t);
+}
+
+// dL/dalpha_i = T_i v_w_i - sum_{j > i} w_j v_w_j / (1 - alpha_i); 1 - alpha_i cancels on the way to the density.
+template <class T>
+static void backward_ray(const FieldCall<T>& call, FieldSample<T>* samples, int n, const T* v_features, T v_opacity,
+                         T v_distance) {
+  using V = typename LanesOf<T>::type;
+  const T length = call.density_scale * call.step;
+  T behind = 0;  // sum of weight times its gradient over the samples behind
+  for (int i = n - 1; i >= 0; i--) {
+    FieldSample<T>& sample = samples[i];
+    V sum = V(T(0));
+    if (sample.weight() > call.min_weight)
+      each_feature(call, cell_of(call, sample.nodes),
+                   [&](int at, V product) { sum = fma(product, load(v_features + at), sum); });
+    const T v_weight = v_opacity + v_distance * sample.t + lane_sum(sum);
+    const T v_density = length * ((1 - sample.alpha) * sample.transmittance * v_weight - behind);
+    behind += sample.weight() * v_weight;
+    sample.v_feature = v_density * sigmoid(sample.feature + call.density_shift);
+  }
+}
+
+}  // namespace S3D_NS
+}  // namespace scene3d

@@ -1,0 +1,166 @@
+"""Rays through a field in native code: float32, and float64 to check gradients. Threads do not change a bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from scene3d.core.errors import BackendUnavailable
+from scene3d.core.fields import LANES, Decoder, Field, decoder_of
+from scene3d.ops.occupancy import pack_bits
+from scene3d.render.field_march import USUAL, MarchSettings, RaySums
+
+try:
+    from scene3d import _cpu
+except ImportError:
+    _cpu = None  # type: ignore[assignment]
+
+
+def is_available() -> bool:
+    """Whether the native module is built."""
+    return hasattr(_cpu, "Field32")
+
+
+class NativeField:
+    """A field handed to native code, which reads its factors where they are: changes in place are seen.
+
+    Args:
+        field: Contiguous factors on the CPU, float32 or float64.
+        settings: How rays are sampled.
+    """
+
+    def __init__(self, field: Field, settings: MarchSettings = USUAL) -> None:
+        if _cpu is None:
+            raise BackendUnavailable("cpu", "the native module is not built", "Install scene3d with pip install .")
+        if field.dtype not in (torch.float32, torch.float64) or field.device.type != "cpu":
+            raise TypeError(f"field: expected float32 or float64 on the CPU, got {field.dtype} on {field.device}")
+        self.dtype, self.n_features = field.dtype, field.n_features
+        self.shapes = [value.shape for value in field.factors()]
+        numbers = [field.step, field.density_scale, field.density_shift, settings.near, settings.far]
+        numbers += [settings.min_weight, settings.min_transmittance]
+        self._native = _class("Field", self.dtype)(
+            field.kind == "cp", list(field.resolution), list(field.ranks), numbers
+        )
+        self._native.set_box(*field.box.double().tolist())
+        self._native.set_values([value.detach().contiguous() for value in field.factors()])
+        words, coarse, size = None, None, [1, 1, 1]
+        if field.occupancy is not None:
+            words, coarse = pack_bits(field.occupancy)
+            size = list(reversed(field.occupancy.shape))
+        self._native.set_occupancy(words, coarse, size)
+
+    def march(self, origins: Tensor, directions: Tensor, jitter: Tensor | None, tape: Any = None) -> RaySums:
+        """Sample and composite along rays; see field_reference.march. A tape keeps what the way back needs."""
+        n = len(origins)
+        features = torch.empty(n, self.n_features, dtype=self.dtype)
+        opacity, distance = torch.empty(n, dtype=self.dtype), torch.empty(n, dtype=self.dtype)
+        self._native.forward(origins, directions, jitter, features, opacity, distance, tape)
+        return RaySums(features, opacity, distance)
+
+    def march_backward(self, tape: Any, v: RaySums, grads: list[Tensor], touched: list[Tensor]) -> None:
+        """Add the gradients of the factors to `grads`; nodes that were reached are marked in `touched`."""
+        self._native.backward(tape, v.features, v.opacity, v.distance, grads, touched)
+
+    def hits(self, origins: Tensor, directions: Tensor) -> Tensor:
+        """Which rays meet an occupied cell. [R] bool"""
+        out = torch.empty(len(origins), dtype=torch.uint8)
+        self._native.hits(origins, directions, out)
+        return out.bool()
+
+    def density_features(self, points: Tensor) -> Tensor:
+        """Density before shift and softplus. [P, 3] to [P]"""
+        out = torch.empty(len(points), dtype=self.dtype)
+        self._native.look_up(points.contiguous(), False, out)
+        return out
+
+    def color_features(self, points: Tensor) -> Tensor:
+        """Features of colour. [P, 3] to [P, A]"""
+        out = torch.empty(len(points), self.n_features, dtype=self.dtype)
+        self._native.look_up(points.contiguous(), True, out)
+        return out
+
+    def new_tape(self) -> Any:
+        """Room for the samples of one forward call; use it again and again."""
+        return _class("FieldTape", self.dtype)()
+
+
+class NativeDecoder:
+    """A decoder in native code; values are copied."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        tensors = [value.detach().contiguous() for value in decoder.tensors()]
+        self._native = _class("FieldDecoder", tensors[0].dtype)()
+        self._native.set(tensors[:4], tensors[4:])
+        self._shapes = [value.shape for value in tensors]
+
+    def decode(self, features: Tensor, opacity: Tensor, directions: Tensor) -> Tensor:
+        """Colours premultiplied by opacity; see field_reference.decode."""
+        colors = torch.empty(len(features), 3, dtype=features.dtype)
+        self._native.decode(features, opacity, directions, colors)
+        return colors
+
+    def decode_backward(
+        self, features: Tensor, opacity: Tensor, directions: Tensor, v_colors: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Gradients of features, opacity and of the decoder's tensors."""
+        v_features, v_opacity = torch.empty_like(features), torch.empty_like(opacity)
+        grads = [torch.empty(shape, dtype=features.dtype) for shape in self._shapes]
+        self._native.backward(features, opacity, directions, v_colors, v_features, v_opacity, grads[:4], grads[4:])
+        return v_features, v_opacity, grads
+
+
+def empty_marks(factors: list[Tensor]) -> list[Tensor]:
+    """Marks of nodes that were reached: none. [R / 16, nodes] each"""
+    return [torch.zeros(v.shape[-1] // LANES, v.numel() // v.shape[-1], dtype=torch.uint8) for v in factors]
+
+
+def march(
+    field: Field, origins: Tensor, directions: Tensor, jitter: Tensor | None, settings: MarchSettings = USUAL
+) -> RaySums:
+    """Sample and composite along rays, differentiable in the factors; see field_reference.march."""
+    native = NativeField(field, settings)
+    return RaySums(*_March.apply(native, origins, directions, jitter, *field.factors()))
+
+
+def decode(decoder: Decoder, features: Tensor, opacity: Tensor, directions: Tensor) -> Tensor:
+    """Colours premultiplied by opacity, differentiable; see field_reference.decode."""
+    return _Decode.apply(features, opacity, directions.contiguous(), *decoder.tensors())
+
+
+def _class(name: str, dtype: torch.dtype) -> Any:
+    return getattr(_cpu, name + ("32" if dtype == torch.float32 else "64"))
+
+
+class _March(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, native: NativeField, origins: Tensor, directions: Tensor, jitter: Tensor | None, *factors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.native, ctx.tape = native, native.new_tape()
+        sums = native.march(origins.contiguous(), directions.contiguous(), jitter, ctx.tape)
+        return sums.features, sums.opacity, sums.distance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_features: Tensor, v_opacity: Tensor, v_distance: Tensor) -> tuple[Tensor | None, ...]:
+        grads = [torch.zeros(shape, dtype=ctx.native.dtype) for shape in ctx.native.shapes]
+        v = RaySums(v_features.contiguous(), v_opacity.contiguous(), v_distance.contiguous())
+        ctx.native.march_backward(ctx.tape, v, grads, empty_marks(grads))
+        return (None, None, None, None, *grads)  # native, origins, directions, jitter
+
+
+class _Decode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, opacity: Tensor, directions: Tensor, *tensors: Tensor) -> Tensor:
+        ctx.native = NativeDecoder(decoder_of(list(tensors)))
+        ctx.save_for_backward(features, opacity, directions)
+        return ctx.native.decode(features, opacity, directions)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_colors: Tensor) -> tuple[Tensor | None, ...]:
+        v_features, v_opacity, grads = ctx.native.decode_backward(*ctx.saved_tensors, v_colors.contiguous())
+        return (v_features, v_opacity, None, *grads)  # directions

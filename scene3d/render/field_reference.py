@@ -1,0 +1,87 @@
+"""Rays through a field in plain torch: dense samples, no shortcuts. The oracle; any floating dtype."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scene3d.core.fields import Decoder, Field
+from scene3d.ops.factor_grid import density_feature, node_coordinates, products
+from scene3d.ops.occupancy import is_occupied
+from scene3d.ops.sh import basis as sh_basis
+from scene3d.render.field_march import USUAL, MarchSettings, RaySums
+
+MIN_PIXEL_OPACITY = 1e-6
+
+
+def march(
+    field: Field, origins: Tensor, directions: Tensor, jitter: Tensor | None, settings: MarchSettings = USUAL
+) -> RaySums:
+    """Sample and composite along rays.
+
+    Args:
+        field: What to look at.
+        origins: [R, 3]
+        directions: Unit vectors. [R, 3]
+        jitter: Place of the samples within their steps, 0 to 1; None = 1/2. [R]
+        settings: How.
+
+    Differentiable in the factors of the field.
+    """
+    t, is_taken = _samples(field, origins, directions, jitter, settings)
+    points = origins[:, None] + directions[:, None] * t[..., None]
+    if field.occupancy is not None:
+        is_taken = is_taken & is_occupied(field.occupancy, field.box, points)
+    nodes = node_coordinates(field, points[is_taken])
+    feature = density_feature(field, nodes)
+    optical = torch.nn.functional.softplus(feature + field.density_shift) * (field.density_scale * field.step)
+    alpha = torch.zeros_like(t).masked_scatter(is_taken, 1 - torch.exp(-optical))
+    passing = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha[:, :-1]], dim=1), dim=1)
+    weights = torch.where(passing >= settings.min_transmittance, passing * alpha, 0.0)
+    colored = torch.where(weights > settings.min_weight, weights, 0.0)[is_taken]
+    rays = torch.arange(len(t), device=t.device)[:, None].expand_as(t)[is_taken]
+    values = colored[:, None] * products(field, field.color, nodes)
+    features = torch.zeros(len(t), field.n_features, dtype=t.dtype, device=t.device).index_add(0, rays, values)
+    return RaySums(features, weights.sum(dim=1), (weights * t).sum(dim=1))
+
+
+def decode(decoder: Decoder, features: Tensor, opacity: Tensor, directions: Tensor) -> Tensor:
+    """Colours of pixels, premultiplied by opacity.
+
+    Args:
+        decoder: The network.
+        features: Sums along rays. [R, A]
+        opacity: [R]
+        directions: Unit vectors. [R, 3]
+
+    Returns:
+        [R, 3].
+
+    Differentiable in everything but directions.
+    """
+    has_color = (opacity > MIN_PIXEL_OPACITY)[:, None]
+    mean = features / torch.where(has_color[:, 0], opacity, 1.0)[:, None]
+    x = torch.where(has_color, mean, 0.0) @ decoder.basis
+    hidden = torch.cat([x, x.sin(), x.cos(), (2 * x).sin(), (2 * x).cos(), sh_basis(directions, 3)], dim=1)
+    for weights, bias in list(zip(decoder.weights, decoder.biases, strict=True))[:2]:
+        hidden = (hidden @ weights + bias).relu()
+    colors = (hidden @ decoder.weights[2] + decoder.biases[2]).sigmoid()
+    return torch.where(has_color, opacity[:, None] * colors, 0.0)
+
+
+def _samples(
+    field: Field, origins: Tensor, directions: Tensor, jitter: Tensor | None, settings: MarchSettings
+) -> tuple[Tensor, Tensor]:
+    """Distances [R, S] and which of them lie in the box [R, S]."""
+    a, b = (field.box[0] - origins) / directions, (field.box[1] - origins) / directions
+    inside = (origins >= field.box[0]) & (origins <= field.box[1])
+    # A ray along a face has no crossing with it: it is inside for ever or never.
+    never = torch.where(inside, torch.inf, -torch.inf)
+    enters = torch.where(directions == 0, -never, torch.minimum(a, b)).amax(dim=1).clamp_min(settings.near)
+    leaves = torch.where(directions == 0, never, torch.maximum(a, b)).amin(dim=1).clamp_max(settings.far)
+    offset = torch.full_like(enters, 0.5) if jitter is None else jitter
+    last = (leaves - enters) / field.step - offset
+    n = int(last.amax().clamp_min(-1)) + 1
+    k = torch.arange(max(n, 1), device=origins.device)
+    enters = torch.where(last >= 0, enters, 0.0)
+    return enters[:, None] + (k + offset[:, None]) * field.step, k <= last[:, None]

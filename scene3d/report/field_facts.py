@@ -1,0 +1,84 @@
+"""Facts about a scene that is a radiance field: what `scene3d info` tells, as data and as text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scene3d.core.fields import AXES
+from scene3d.core.scene import Scene
+from scene3d.report.facts import size_text
+
+
+@dataclass(frozen=True)
+class FieldFacts:
+    """A radiance field.
+
+    Attributes:
+        size_bytes: Of the file.
+        kind: How it is factored.
+        nodes: Along x, y, z.
+        box: Least and greatest corner, world.
+        ranks: Of each mode, for density and for colour.
+        n_numbers: Parameters: factors, basis and network.
+        n_decoder_numbers: Those of basis and network.
+        occupied: Share of the cells that are not empty, and their count; None where all count.
+        step: Distance of samples, scene units.
+        is_finite: No parameter is NaN or infinite.
+        tags: Facts that the file states about itself.
+    """
+
+    size_bytes: int
+    kind: str
+    nodes: tuple[int, int, int]
+    box: list[list[float]]
+    ranks: tuple[int, int]
+    n_numbers: int
+    n_decoder_numbers: int
+    occupied: tuple[float, int] | None
+    step: float
+    is_finite: bool
+    tags: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def field_facts(scene: Scene, size_bytes: int) -> FieldFacts:
+    """Gather the facts of a scene that holds a field."""
+    field, info = scene.field(), scene.info
+    cells = field.occupancy
+    return FieldFacts(
+        size_bytes=size_bytes,
+        kind=field.kind,
+        nodes=field.resolution,
+        box=field.box.tolist(),
+        ranks=field.ranks,
+        n_numbers=field.n_numbers,
+        n_decoder_numbers=sum(value.numel() for value in field.decoder.tensors()),
+        occupied=None if cells is None else (float(cells.float().mean()), int(cells.sum())),
+        step=field.step,
+        is_finite=field.is_finite(),
+        tags={"up": info.up, "source": info.source, "made_by": info.made_by, "notes": list(info.notes)},
+    )
+
+
+def field_text(facts: FieldFacts) -> str:
+    """The facts for a terminal."""
+    low, high = facts.box
+    box = "  ".join(f"{axis} {a:.4g} to {b:.4g}" for axis, a, b in zip(AXES, low, high, strict=True))
+    occupied = "not known"
+    if facts.occupied is not None:
+        occupied = f"{100 * facts.occupied[0]:.1f} % of the box, {facts.occupied[1]:,} cells"
+    lines = [
+        f"size        {size_text(facts.size_bytes)}",
+        f"field       {facts.kind}, {'x'.join(str(n) for n in facts.nodes)} nodes",
+        f"ranks       {facts.ranks[0]} for density, {facts.ranks[1]} for colour",
+        f"numbers     {facts.n_numbers:,}, of which {facts.n_decoder_numbers:,} in the decoder",
+        f"box         {box}",
+        f"occupied    {occupied}",
+        f"step        {facts.step:.4g} scene units",
+        *([] if facts.is_finite else ["warning     some numbers are not finite"]),
+        *(f"{name:<11} {value}" for name, value in facts.tags.items() if value),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,52 @@
+"""Small random fields and rays for tests."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scene3d.core.fields import DIRECTION_TERMS, FACTORS, Decoder, Field
+
+
+def random_field(
+    kind: str = "vm",
+    nodes: tuple[int, int, int] = (9, 7, 12),
+    ranks: tuple[int, int] = (16, 32),
+    has_occupancy: bool = False,
+    step: float = 0.05,
+) -> Field:
+    """A foggy field in a box around the origin, float64."""
+    generator = torch.Generator().manual_seed(7)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    sizes = dict(zip("xyz", nodes, strict=True))
+    shapes = [tuple(sizes[axis] for axis in reversed(name)) for name in FACTORS[kind]]
+    scale = 0.6 if kind == "vm" else 1.0
+    density, color = (tuple(scale * normal(*shape, rank) for shape in shapes) for rank in ranks)
+    n_features = ranks[1] * (3 if kind == "vm" else 1)
+    width = 16
+    basis = 0.3 * normal(n_features, width)
+    inputs = 5 * width + DIRECTION_TERMS
+    weights = (0.2 * normal(inputs, 32), 0.3 * normal(32, 32), 0.5 * normal(32, 3))
+    decoder = Decoder(basis, weights, (0.1 * normal(32), 0.1 * normal(32), 0.1 * normal(3)))
+    box = torch.tensor([[-1.0, -0.8, -1.1], [0.9, 1.0, 1.2]], dtype=torch.float64)
+    occupancy = torch.rand(21, 18, 37, generator=generator) < 0.2 if has_occupancy else None
+    if occupancy is not None:
+        occupancy[:9] = False
+    return Field(kind, box, density, color, decoder, 6.0, step, -2.0, occupancy)
+
+
+def random_rays(n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Origins on a sphere around the box, directions to points in and around it, jitter; one ray along an axis."""
+    generator = torch.Generator().manual_seed(11)
+    origins = torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    origins = 3 * origins / origins.norm(dim=1, keepdim=True)
+    origins[1::5] *= 0.1
+    targets = 1.2 * (2 * torch.rand(n, 3, generator=generator, dtype=torch.float64) - 1)
+    directions = targets - origins
+    directions[0] = torch.tensor([0.0, 0.0, 1.0])
+    origins[0] = torch.tensor([0.1, 0.2, -3.0])
+    directions = directions / directions.norm(dim=1, keepdim=True)
+    return origins, directions, torch.rand(n, generator=generator, dtype=torch.float64)

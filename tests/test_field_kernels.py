@@ -1,0 +1,139 @@
+"""Native field kernels against the torch oracle, and their gradients against finite differences in float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from field_scenes import random_field, random_rays
+
+from scene3d.core.fields import Field, decoder_of
+from scene3d.render import field_cpu, field_reference
+from scene3d.render.field_march import SMOOTH, MarchSettings
+
+if not field_cpu.is_available():
+    pytest.skip("the native module is not built", allow_module_level=True)
+
+KINDS = ("vm", "cp")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("has_occupancy", [False, True])
+def test_native_march_gives_what_torch_gives(kind, has_occupancy):
+    field = random_field(kind, has_occupancy=has_occupancy)
+    origins, directions, jitter = random_rays(150)
+    want = field_reference.march(field, origins, directions, jitter)
+    got = field_cpu.march(field, origins, directions, jitter)
+    for name in ("features", "opacity", "distance"):
+        torch.testing.assert_close(getattr(got, name), getattr(want, name), rtol=1e-7, atol=1e-10)
+    assert want.opacity.max() > 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_float32_is_near_float64_on_every_instruction_set(kind):
+    field = random_field(kind, has_occupancy=True)
+    origins, directions, jitter = random_rays(100)
+    want = field_cpu.march(field, origins, directions, jitter, SMOOTH)
+    before = field_cpu._cpu.simd_level()
+    for level in field_cpu._cpu.simd_levels():
+        field_cpu._cpu.set_simd_level(level)
+        got = field_cpu.march(
+            field.to(dtype=torch.float32), origins.float(), directions.float(), jitter.float(), SMOOTH
+        )
+        field_cpu._cpu.set_simd_level(before)
+        # A sample within rounding of a cell's border may fall to either side: a few rays differ by one sample.
+        close = (got.opacity.double() - want.opacity).abs() < 2e-5
+        assert close.double().mean() > 0.97, level
+        torch.testing.assert_close(got.features[close].double(), want.features[close], rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_factors_pass_gradcheck(kind):
+    field = random_field(kind, nodes=(3, 4, 2), ranks=(16, 16), step=0.45)
+    origins, directions, jitter = random_rays(3)
+
+    def sums(*factors):
+        result = field_cpu.march(field.with_factors(factors), origins, directions, jitter, SMOOTH)
+        return result.features, result.opacity, result.distance
+
+    assert torch.autograd.gradcheck(sums, [v.requires_grad_() for v in field.factors()], fast_mode=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_factors_are_those_of_torch(kind):
+    field = random_field(kind, has_occupancy=True)
+    origins, directions, jitter = random_rays(80)
+    grads = []
+    for march in (field_reference.march, field_cpu.march):
+        factors = [v.detach().clone().requires_grad_() for v in field.factors()]
+        sums = march(field.with_factors(tuple(factors)), origins, directions, jitter, MarchSettings())
+        mixed = (sums.features * torch.linspace(-1, 1, field.n_features)).sum() + (sums.opacity**2).sum()
+        (mixed + sums.distance.sin().sum()).backward()
+        grads.append([value.grad for value in factors])
+    for want, got in zip(*grads, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-10)
+
+
+def test_decoder_gives_what_torch_gives_and_passes_gradcheck():
+    field = random_field("vm")
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(70, field.n_features, generator=generator, dtype=torch.float64)
+    opacity = torch.rand(70, generator=generator, dtype=torch.float64)
+    opacity[3] = 0
+    directions = random_rays(70)[1]
+    want = field_reference.decode(field.decoder, features, opacity, directions)
+    torch.testing.assert_close(field_cpu.decode(field.decoder, features, opacity, directions), want)
+    assert want[3].abs().max() == 0
+    inputs = [features[:3].clone(), opacity[:3].clone(), *(v.clone() for v in field.decoder.tensors())]
+
+    def colors(features, opacity, *tensors):
+        return field_cpu.decode(decoder_of(list(tensors)), features, opacity, directions[:3])
+
+    assert torch.autograd.gradcheck(colors, [v.requires_grad_() for v in inputs], fast_mode=True)
+
+
+def test_decoder_in_float32_is_near_float64():
+    field = random_field("vm")
+    features = torch.randn(100, field.n_features, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 3
+    opacity, directions = torch.full((100,), 0.7, dtype=torch.float64), random_rays(100)[1]
+    want = field_cpu.decode(field.decoder, features, opacity, directions)
+    single = field.to(dtype=torch.float32)
+    got = field_cpu.decode(single.decoder, features.float(), opacity.float(), directions.float())
+    torch.testing.assert_close(got.double(), want, rtol=0, atol=2e-5)
+
+
+def test_threads_do_not_change_a_bit():
+    field = random_field("vm", has_occupancy=True).to(dtype=torch.float32)
+    origins, directions, jitter = (v.float() for v in random_rays(700))
+    results = []
+    before = field_cpu._cpu.n_threads()
+    for n_threads in (1, 3):
+        field_cpu._cpu.set_threads(n_threads)
+        leaf = field.map(lambda v: v.clone().requires_grad_())
+        sums = field_cpu.march(leaf, origins, directions, jitter)
+        colors = field_cpu.decode(leaf.decoder, sums.features, sums.opacity, directions)
+        colors.square().sum().backward()
+        results.append([colors.detach(), *(v.grad for v in (*leaf.factors(), *leaf.decoder.tensors()))])
+    field_cpu._cpu.set_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_an_opaque_field_ends_rays_early():
+    field = random_field("vm")
+    dense = replace(field, density_scale=1e4, density_shift=0.0)
+    origins, directions, _ = random_rays(50)
+    native = field_cpu.NativeField(dense)
+    short, long = native.new_tape(), native.new_tape()
+    native.march(origins, directions, None, short)
+    field_cpu.NativeField(dense, SMOOTH).march(origins, directions, None, long)
+    assert 0 < short.n_samples < long.n_samples
+
+
+def test_hits_are_rays_with_samples():
+    field: Field = random_field("cp", has_occupancy=True)
+    origins, directions, _ = random_rays(200)
+    hits = field_cpu.NativeField(field).hits(origins, directions)
+    opacity = field_reference.march(field, origins, directions, None).opacity
+    assert torch.equal(hits, opacity > 0)
+    assert 0 < int(hits.sum()) < 200
