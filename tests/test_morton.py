@@ -26,3 +26,8 @@ def test_points_in_one_place_keep_their_order() -> None:
 
 def test_no_points_have_no_order() -> None:
     assert morton.order(torch.zeros(0, 3)).tolist() == []
+
+
+def test_cells_come_back() -> None:
+    cells = torch.randint(0, 2**21, (200, 3), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(morton.deinterleave(morton.interleave(cells)), cells)

@@ -27,5 +27,10 @@ NB_MODULE(_cpu, m) {
   scene3d::bind_grid_sort(m);
   scene3d::bind_field(m);
   scene3d::bind_field_decoder(m);
+  scene3d::bind_octree(m);
+  scene3d::bind_planes(m);
+  scene3d::bind_rotations(m);
+  scene3d::bind_symbols(m);
+  scene3d::bind_morton_neighbors(m);
   scene3d::bind_simd_probe(m);
 }

@@ -18,6 +18,11 @@ void bind_kmeans(nb::module_& m);
 void bind_knn(nb::module_& m);
 void bind_noise(nb::module_& m);
 void bind_grid_sort(nb::module_& m);
+void bind_octree(nb::module_& m);
+void bind_planes(nb::module_& m);
+void bind_rotations(nb::module_& m);
+void bind_symbols(nb::module_& m);
+void bind_morton_neighbors(nb::module_& m);
 void bind_simd_probe(nb::module_& m);
 
 }  // namespace scene3d

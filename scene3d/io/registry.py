@@ -13,6 +13,7 @@ from scene3d.io.compressed_ply import read_compressed_ply, write_compressed_ply
 from scene3d.io.gltf import read_gltf, write_glb, write_spz_glb
 from scene3d.io.ksplat import read_ksplat
 from scene3d.io.ply import read_ply, write_ply
+from scene3d.io.s3d import read_s3d, write_s3d
 from scene3d.io.sog import named_files, read_sog, write_sog
 from scene3d.io.splat import read_splat, write_splat
 from scene3d.io.spz import read_spz, write_spz
@@ -24,6 +25,7 @@ READERS: dict[str, Callable[[Path], Scene]] = {
     ".compressed.ply": read_compressed_ply,
     ".ply": read_ply,
     ".splat": read_splat,
+    ".s3d": read_s3d,
     ".sog": read_sog,
     "meta.json": read_sog,
     ".spz": read_spz,
@@ -35,6 +37,7 @@ WRITERS: dict[str, Callable[[Scene, Path], None]] = {
     ".compressed.ply": write_compressed_ply,
     ".ply": write_ply,
     ".splat": write_splat,
+    ".s3d": write_s3d,
     ".sog": write_sog,
     "meta.json": write_sog,
     ".spz": write_spz,

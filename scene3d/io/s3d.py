@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from scene3d.core.errors import FormatError
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
-from scene3d.io.s3d_container import Container, read_container
+from scene3d.io import s3d_context, s3d_lossless
+from scene3d.io.s3d_container import Container, read_container, write_container
 
 # What a codec offers: the payload of a container; the path is for the texts of errors.
-CODECS: dict[str, Callable[[Container, Path], Gaussians]] = {}
+CODECS: dict[str, Callable[[Container, Path], Gaussians]] = {
+    s3d_context.CODEC: s3d_context.decode_context,
+    s3d_lossless.CODEC: s3d_lossless.decode_lossless,
+}
+NEWER = "Use a newer scene3d."
 
 
 def read_s3d(path: Path) -> Scene:
@@ -29,4 +36,11 @@ def read_s3d(path: Path) -> Scene:
     return Scene(CODECS[container.codec](container, path), container.info)
 
 
-NEWER = "Use a newer scene3d."
+def write_s3d(scene: Scene, path: Path) -> None:
+    """Write a scene without any loss; `scene3d compress` makes smaller files.
+
+    Raises:
+        OutputError: path cannot be written.
+    """
+    payload = scene.payload.detach().to("cpu", torch.float32)
+    write_container(s3d_lossless.encode_lossless(Scene(payload, scene.info)), path)

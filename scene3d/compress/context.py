@@ -1,0 +1,179 @@
+"""Method "context": our own codec at the lowest rate that meets a goal. See docs/s3d.md.
+
+Sensitivities are measured once. Then one value is searched for by coding, decoding and rendering: the distortion that
+each number of the scene may add to the images. Gaussians that are cheaper to leave out than to code are pruned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from scene3d.compress.context_plan import make_plan
+from scene3d.compress.goal import Goal, Loss, Packed, Verdict
+from scene3d.compress.judge import Judge
+from scene3d.compress.sensitivity import Sensitivity, measure_sensitivity
+from scene3d.core.cameras import Cameras
+from scene3d.core.gaussians import Gaussians
+from scene3d.core.progress import Progress
+from scene3d.core.scene import Scene
+from scene3d.io import s3d_context as codec
+from scene3d.io.s3d_container import Container, container_bytes
+
+# A Gaussian is left out where that costs less than this many times the distortion of one number: what its bits buy.
+PRUNE_BELOW = 30.0
+MAX_DEPTH = 14
+SEARCH_STEPS = 10
+# Near enough to the goal, of its own side: dB, and share of the bytes.
+NEAR_DB, NEAR_DROP, NEAR_SIZE = 0.05, 0.003, 0.005
+FINEST, COARSEST = 1e-18, 1e-5
+CHUNKS = {
+    "positions": ("octree", "position"),
+    "classes of importance": ("classes",),
+    "opacities": ("opacity",),
+    "scales and rotations": ("scale", "rotation"),
+    "color": ("color",),
+    "spherical harmonics": ("sh", "basis"),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One distortion tried.
+
+    Attributes:
+        distortion: Mean square error each number may add.
+        container: What came of it.
+        gaussians: What a reader sees.
+        original: The same Gaussians as they were.
+        size_bytes: Of the file.
+        verdict: How near it is.
+    """
+
+    distortion: float
+    container: Container
+    gaussians: Gaussians
+    original: Gaussians
+    size_bytes: int
+    verdict: Verdict
+
+
+def compress(scene: Scene, goal: Goal, judge: Judge, views: Cameras) -> Packed:
+    """Code a scene as small as the goal allows, or as well as its size allows.
+
+    Args:
+        scene: What to compress, finite.
+        goal: What to reach.
+        judge: Says how near a result is.
+        views: Cameras by which decisions are made.
+    """
+    with Progress(len(views), "measuring what is seen") as progress:
+        sensitivity = measure_sensitivity(scene.payload, views, judge.settings, 0, progress.advance)
+    encoder = _Encoder(scene, sensitivity, judge)
+    chosen = _search(encoder, goal)
+    is_met = _excess(chosen, goal) <= 0
+    losses = _losses(judge, chosen)
+    remark = "" if is_met else _shortfall(chosen, goal)
+    return Packed(chosen.container, chosen.gaussians, chosen.verdict, losses, is_met, remark)
+
+
+class _Encoder:
+    """Codes one scene at any distortion."""
+
+    def __init__(self, scene: Scene, sensitivity: Sensitivity, judge: Judge) -> None:
+        self.scene, self.sensitivity, self.judge = scene, sensitivity, judge
+
+    def kept(self, distortion: float) -> torch.Tensor:
+        """Which Gaussians are worth their bits. [N] bool"""
+        return self.sensitivity.log_opacity > PRUNE_BELOW * distortion
+
+    def __call__(self, distortion: float) -> Trial:
+        keep = self.kept(distortion)
+        gaussians, sensitivity = self.scene.payload.select(keep), self.sensitivity.select(keep)
+        plan = make_plan(gaussians, sensitivity, distortion, MAX_DEPTH)
+        chunks, meta = codec.encode_context(plan.arranged, plan.frame, plan.tables)
+        container = Container("splats", codec.CODEC, len(gaussians), chunks, self.scene.info, meta)
+        decoded = codec.to_gaussians(plan.arranged.fixed, plan.frame)
+        original = gaussians.select(torch.from_numpy(plan.arranged.order))
+        size = len(container_bytes(container))
+        return Trial(distortion, container, decoded, original, size, self.judge.verdict(decoded))
+
+
+def _excess(trial: Trial, goal: Goal) -> float:
+    """How far beyond the goal: at most 0 where it is met; octaves of distortion, about."""
+    if goal.target_bytes is not None:
+        return 4 * math.log2(trial.size_bytes / goal.target_bytes)
+    if trial.verdict.drop_db is not None:
+        return math.log2(max(trial.verdict.drop_db, 1e-6) / goal.max_drop_db)
+    return (goal.fidelity_db - trial.verdict.fidelity_db) / 3.0
+
+
+def _search(encode: Callable[[float], Trial], goal: Goal) -> Trial:
+    """The best trial that meets the goal, else the one nearest to it."""
+    toward = -1.0 if goal.target_bytes is not None else 1.0
+    met: Trial | None = None
+    missed: Trial | None = None
+    distortion = 10 ** (-goal.fidelity_db / 10) * 1e-6
+    with Progress(SEARCH_STEPS, "searching") as progress:
+        for _ in range(SEARCH_STEPS):
+            trial = encode(distortion)
+            excess = _excess(trial, goal)
+            progress.advance(size=f"{trial.size_bytes:,} bytes", fidelity=f"{trial.verdict.fidelity_db:.2f} dB")
+            if excess <= 0:
+                met = trial
+                if excess > -0.02:
+                    break
+            else:
+                missed = trial
+            distortion = _next(trial, excess, met, missed, toward, goal)
+            if not FINEST < distortion < COARSEST:
+                break
+    chosen = met or missed
+    assert chosen is not None
+    return chosen
+
+
+def _next(trial: Trial, excess: float, met: Trial | None, missed: Trial | None, toward: float, goal: Goal) -> float:
+    """Between the last that met the goal and the last that did not, by the secant; else by the excess."""
+    if met is None or missed is None:
+        bounded = max(-6.0, min(6.0, excess))
+        return trial.distortion * 2 ** (-toward * (bounded + math.copysign(0.05, bounded)))
+    a, b = math.log2(met.distortion), math.log2(missed.distortion)
+    low, high = _excess(met, goal), _excess(missed, goal)
+    share = -low / (high - low) if high > low else 0.5
+    # A little on the side that meets the goal, and never so near to an end that nothing moves.
+    share = min(max(share - 0.02, 0.1), 0.9)
+    return 2 ** (a + share * (b - a))
+
+
+def _shortfall(trial: Trial, goal: Goal) -> str:
+    if goal.target_bytes is not None:
+        return f"cannot be as small as {goal.target_bytes:,} bytes: {trial.size_bytes:,} is the least"
+    if trial.verdict.drop_db is not None:
+        return f"cannot keep the drop below {goal.max_drop_db:g} dB: {trial.verdict.drop_db:.3f} dB is the least"
+    return f"cannot reach {goal.fidelity_db:.1f} dB: {trial.verdict.fidelity_db:.1f} dB is the most"
+
+
+def _losses(judge: Judge, trial: Trial) -> tuple[Loss, ...]:
+    """Bytes of each attribute, and how near the scene is where only that one is compressed."""
+    chunks, original, decoded = trial.container.chunks, trial.original, trial.gaussians
+    shape = {"quats": decoded.quats, "log_scales": decoded.log_scales}
+    alone = {
+        "positions": {"means": decoded.means},
+        "opacities": {"opacity_logits": decoded.opacity_logits},
+        # A rotation belongs to its own order of the axes.
+        "scales and rotations": shape,
+        "color": {"sh0": decoded.sh0},
+        "spherical harmonics": {"shN": decoded.shN},
+    }
+    losses = [Loss("left out", 0, judge.verdict(original).fidelity_db)]
+    for name, parts in CHUNKS.items():
+        size = sum(len(chunks.get(part, b"")) for part in parts)
+        changed = alone.get(name)
+        if size:
+            fidelity = judge.verdict(replace(original, **changed)).fidelity_db if changed else math.inf
+            losses.append(Loss(name, size, fidelity))
+    return (*losses, Loss("header", trial.size_bytes - sum(loss.size_bytes for loss in losses)))

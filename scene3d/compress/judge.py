@@ -1,0 +1,127 @@
+"""Judge: renders a scene from views that no decision was made by, and says how far a compressed one is from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from scene3d.compress.goal import Verdict
+from scene3d.core.cameras import Cameras
+from scene3d.core.capture import Capture
+from scene3d.core.gaussians import Gaussians
+from scene3d.core.scene import Scene
+from scene3d.ops.image import masked_mean
+from scene3d.render import paths, surround
+from scene3d.render.rasterize import rasterize
+from scene3d.render.types import RasterSettings
+
+# Views of a scene without cameras: rings around it at these heights, every other view to judge by.
+ELEVATIONS_DEG = (-20.0, 10.0, 35.0, 65.0)
+VIEWS_PER_RING = 12
+BARE_SIDE = 512
+# More views, or larger ones, change no decision.
+MAX_VIEWS = 48
+MAX_JUDGED = 16
+MAX_PIXELS = 640 * 480
+
+
+class Judge:
+    """Compares compressed scenes with one uncompressed scene.
+
+    Args:
+        scene: The uncompressed scene, finite.
+        cameras: Views to judge by.
+        photos: RGB photos of the views with the weights of their pixels, if there are any. [H, W, 3], [H, W]
+    """
+
+    def __init__(self, scene: Scene, cameras: Cameras, photos: Sequence[tuple[Tensor, Tensor | None]] = ()) -> None:
+        self.cameras = cameras
+        self.settings = RasterSettings(antialiased=scene.info.antialiased)
+        self.photos = tuple(photos)
+        self.images = self.render(scene.payload)
+        self.psnrs = self._photo_psnrs(self.images)
+
+    def render(self, gaussians: Gaussians) -> list[Tensor]:
+        """Images of all views, clamped to 0..1. [H, W, 3] each"""
+        with torch.no_grad():
+            views = (self.cameras.select([i]) for i in range(len(self.cameras)))
+            return [rasterize(gaussians, view, self.settings).rgb[0].clamp(0, 1) for view in views]
+
+    def verdict(self, gaussians: Gaussians) -> Verdict:
+        """Compare a compressed scene with the uncompressed one."""
+        images = self.render(gaussians)
+        squares = [float((a - b).double().square().mean()) for a, b in zip(images, self.images, strict=True)]
+        fidelity = _decibels(sum(squares) / len(squares))
+        if not self.photos:
+            return Verdict(fidelity)
+        drops = [a - b for a, b in zip(self.psnrs, self._photo_psnrs(images), strict=True)]
+        return Verdict(fidelity, sum(drops) / len(drops))
+
+    def scene_psnr(self) -> float | None:
+        """Mean PSNR of the uncompressed scene against the photos."""
+        return sum(self.psnrs) / len(self.psnrs) if self.psnrs else None
+
+    def _photo_psnrs(self, images: list[Tensor]) -> list[float]:
+        pairs = zip(images, self.photos, strict=True) if self.photos else ()
+        return [_decibels(float(masked_mean((a - b).square().mean(dim=2), mask))) for a, (b, mask) in pairs]
+
+
+def judge_by_capture(scene: Scene, capture: Capture) -> tuple[Judge, Cameras]:
+    """The held-out views with their photos to judge by, the others to decide by."""
+    judged = _thin(capture.test or capture.train, MAX_JUDGED)
+    photos = []
+    for i in judged:
+        photo = capture.load(i)
+        rgb = photo.rgb.float() / 255
+        if photo.alpha is not None:
+            rgb = rgb * (photo.alpha.float() / 255)[:, :, None]
+        photos.append((rgb, None if photo.mask is None else photo.mask.float() / 255))
+    judge = Judge(scene, capture.cameras.select(judged).to(dtype=torch.float32), photos)
+    return judge, _limited(capture.cameras.select(_thin(capture.train or judged, MAX_VIEWS)))
+
+
+def judge_by_cameras(scene: Scene, cameras: Cameras) -> tuple[Judge, Cameras]:
+    """Every fourth view to judge by, the others to decide by; all to both where there are fewer than four."""
+    cameras = _limited(cameras)
+    judged = list(range(0, len(cameras), 4)) if len(cameras) >= 4 else list(range(len(cameras)))
+    others = [i for i in range(len(cameras)) if i not in judged] or judged
+    return Judge(scene, cameras.select(_thin(judged, MAX_JUDGED))), cameras.select(_thin(others, MAX_VIEWS))
+
+
+def judge_by_surround(scene: Scene) -> tuple[Judge, Cameras]:
+    """Views synthesized around a bare scene."""
+    around = surround.from_gaussians(scene.payload, scene.info.up)
+    shot = paths.Shot(BARE_SIDE, BARE_SIDE, VIEWS_PER_RING)
+    rings = []
+    for i, elevation in enumerate(ELEVATIONS_DEG):
+        ring = paths.orbit(around, shot, elevation)
+        rings.append(ring.select([*range(i % 2, VIEWS_PER_RING, 2), *range(1 - i % 2, VIEWS_PER_RING, 2)]))
+    half = VIEWS_PER_RING // 2
+    judged = [ring.select(range(half, VIEWS_PER_RING)) for ring in rings]
+    return Judge(scene, _joined(judged)), _joined([ring.select(range(half)) for ring in rings])
+
+
+def _joined(parts: list[Cameras]) -> Cameras:
+    viewmats, Ks, sizes = (torch.cat([getattr(part, name) for part in parts]) for name in ("viewmats", "Ks", "sizes"))
+    return Cameras(viewmats, Ks, sizes)
+
+
+def _thin(views: Sequence[int], at_most: int) -> list[int]:
+    n = min(len(views), at_most)
+    return [views[round(i * (len(views) - 1) / max(n - 1, 1))] for i in range(n)]
+
+
+def _limited(cameras: Cameras) -> Cameras:
+    """The same views with no more than MAX_PIXELS each."""
+    pixels = cameras.sizes.double().prod(dim=1, keepdim=True)
+    scale = (MAX_PIXELS / pixels).sqrt().clamp(max=1.0)
+    sizes = (cameras.sizes * scale).round().long().clamp_min(1)
+    return replace(cameras, viewmats=cameras.viewmats.float(), Ks=cameras.Ks.float()).resized(sizes)
+
+
+def _decibels(square: float) -> float:
+    return -10 * math.log10(square) if square > 0 else math.inf

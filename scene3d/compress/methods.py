@@ -1,0 +1,24 @@
+"""Methods of compression by name: one line each. A module is imported when it is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as the user calls it.
+
+    Attributes:
+        module: Offers compress(scene, goal, judge, views) -> Packed.
+        summary: One line for --help.
+    """
+
+    module: str
+    summary: str
+
+
+METHODS = {
+    "context": Method("scene3d.compress.context", "integers coded against their neighbours, steps by what is seen"),
+    "lossless": Method("scene3d.compress.lossless", "every bit of every float32"),
+}

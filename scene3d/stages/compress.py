@@ -1,0 +1,98 @@
+"""Make a scene small: an .s3d file at a stated quality or size."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from scene3d.compress.goal import DEFAULT_SCENE_PSNR, Goal, Packed
+from scene3d.compress.judge import Judge, judge_by_cameras, judge_by_capture, judge_by_surround
+from scene3d.compress.methods import METHODS
+from scene3d.core.cameras import Cameras
+from scene3d.core.errors import OutputError
+from scene3d.core.scene import Scene
+from scene3d.io.camera_path import read_cameras
+from scene3d.io.capture_files import CaptureOptions, read_capture
+from scene3d.io.registry import read_scene
+from scene3d.io.s3d_container import write_container
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to compress, and what matters."""
+
+    scene: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SCENE")]
+    """Scene file."""
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT.s3d")]
+    """File to write."""
+    max_drop_db: float = 0.1
+    """PSNR against photos may fall by so much: measured with --capture, else from --scene-psnr."""
+    target_mb: float | None = None
+    """Megabytes (1e6 bytes) to stay below, at the best quality that allows; replaces --max-drop-db."""
+    lossless: bool = False
+    """Keep every bit of every number; the order of the Gaussians changes."""
+    method: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(METHODS) + "}")] = "context"
+    """How: see docs/s3d.md."""
+    capture: Path | None = None
+    """Folder with the photos and poses of the scene: decides by its training views, judges by those held out."""
+    cameras: Path | None = None
+    """A cameras.json or camera_path.json instead: views that matter, without photos. Default: views all around."""
+    scene_psnr: float = DEFAULT_SCENE_PSNR
+    """PSNR of the scene against photos in dB, where there is no --capture to measure it by."""
+    data_factor: int | None = None
+    """Reduce the photos by this whole number."""
+    test_every: int = 8
+    """Every n-th photo by name is held out."""
+
+
+def run(config: Config) -> None:
+    """Compress, write, and print what each attribute takes and what was lost."""
+    if config.out.suffix.lower() != ".s3d":
+        raise OutputError(config.out, f"expected a name that ends in .s3d, got {config.out.suffix!r}")
+    name = "lossless" if config.lossless else config.method
+    if name not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {name!r}")
+    scene = read_scene(config.scene)
+    start = time.perf_counter()
+    judge, views = _judge(config, scene)
+    scene_psnr = judge.scene_psnr() or config.scene_psnr
+    target = None if config.target_mb is None else round(config.target_mb * 1e6)
+    goal = Goal(config.max_drop_db, target, config.lossless, scene_psnr)
+    packed: Packed = importlib.import_module(METHODS[name].module).compress(scene, goal, judge, views)
+    write_container(packed.container, config.out)
+    print(_report(config, scene, packed, goal, time.perf_counter() - start))
+
+
+def _judge(config: Config, scene: Scene) -> tuple[Judge, Cameras]:
+    if config.capture is not None:
+        options = CaptureOptions(data_factor=config.data_factor, test_every=config.test_every)
+        return judge_by_capture(scene, read_capture(config.capture, options))
+    if config.cameras is not None:
+        return judge_by_cameras(scene, read_cameras(config.cameras))
+    return judge_by_surround(scene)
+
+
+def _report(config: Config, scene: Scene, packed: Packed, goal: Goal, seconds: float) -> str:
+    n, before, after = len(scene.payload), config.scene.stat().st_size, packed.size_bytes
+    lines = [f"{'attribute':24}{'bytes':>10}{'bits a splat':>14}{'PSNR if only it is compressed':>32}"]
+    for loss in packed.losses:
+        lossless = "" if loss.fidelity_db == float("inf") else f"{loss.fidelity_db:.1f} dB"
+        lines.append(f"{loss.name:24}{loss.size_bytes:10,}{8 * loss.size_bytes / max(n, 1):14.2f}{lossless:>32}")
+    verdict = packed.verdict
+    lines.append(f"{'all':24}{after:10,}{8 * after / max(n, 1):14.2f}{verdict.fidelity_db:>29.1f} dB")
+    if verdict.drop_db is not None:
+        lines.append(f"against held-out photos: {goal.scene_psnr:.2f} dB before, {verdict.drop_db:.3f} dB less after")
+    elif goal.target_bytes is None and not goal.is_lossless:
+        lines.append(
+            f"{goal.fidelity_db:.1f} dB against the uncompressed render keep a scene of {goal.scene_psnr:.1f} dB "
+            f"within {goal.max_drop_db:g} dB"
+        )
+    lines += [packed.remark] if packed.remark else []
+    kept = f"{len(packed.gaussians):,} of {n:,} splats"
+    lines.append(f"{before:,} -> {after:,} bytes ({before / after:.1f}x), {kept}, {seconds:.1f} s -> {config.out}")
+    return "\n".join(lines)

@@ -1,0 +1,61 @@
+"""Native entropy coding: what goes in comes out, and the bytes never depend on threads."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scene3d import _cpu
+from scene3d.io.entropy import decode_cells, decode_symbols, encode_cells, encode_symbols
+
+
+@given(st.lists(st.integers(0, 300), max_size=300))
+def test_symbols_come_back(symbols):
+    assert decode_symbols(encode_symbols(np.array(symbols), 9), len(symbols), 9).tolist() == symbols
+
+
+def test_symbols_of_every_width_come_back():
+    generator = np.random.default_rng(0)
+    for n_bits in range(1, 17):
+        symbols = generator.integers(0, 2**n_bits, 500)
+        assert np.array_equal(decode_symbols(encode_symbols(symbols, n_bits), 500, n_bits), symbols)
+
+
+def test_symbols_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="expected 0 to 7"):
+        encode_symbols(np.array([8]), 3)
+
+
+def test_skewed_symbols_take_their_entropy():
+    symbols = (np.random.default_rng(1).random(20_000) < 0.05).astype(int)
+    entropy = -(0.05 * np.log2(0.05) + 0.95 * np.log2(0.95)) * len(symbols) / 8
+    # Learning, and the finite precision of probabilities, cost a little.
+    assert entropy * 0.9 < len(encode_symbols(symbols, 1)) < entropy * 1.05
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 2**20 - 1)] * 3), max_size=60), st.integers(0, 3))
+def test_cells_come_back_in_the_order_told(cells, times):
+    cells = np.array(cells * (times + 1), np.int64).reshape(-1, 3)
+    octree, below, order = encode_cells(cells, 20)
+    assert np.array_equal(decode_cells(octree, below, len(cells), 20), cells[order])
+
+
+def test_the_order_of_cells_costs_nothing():
+    cells = np.random.default_rng(2).integers(0, 2**10, (5000, 3))
+    octree, below, _ = encode_cells(cells, 10)
+    # log2(1024^3) less log2(5000!) / 5000 bits each.
+    assert 8 * (len(octree) + len(below)) / 5000 < 30 - 10.8 + 0.7
+
+
+def test_damaged_bytes_give_numbers_of_the_same_count():
+    data = np.random.default_rng(3).integers(0, 256, 64, np.uint8).tobytes()
+    assert decode_symbols(data, 1000, 9).max() < 2**9
+    with pytest.raises(ValueError, match="another number"):
+        decode_cells(b"", b"", 3, 20)
+
+
+def test_planes_refuse_neighbors_that_come_later():
+    column, bytes_of = np.zeros((2, 1), np.int32), lambda width: np.zeros((2, width), np.uint8)
+    row = np.zeros(1, np.int32)
+    with pytest.raises(ValueError, match="expected rows before"):
+        _cpu.encode_planes(column, bytes_of(1), np.ones((2, 1), np.int32), bytes_of(1), bytes_of(2), row, row, 1, 0, 0)
