@@ -71,7 +71,7 @@ def compress(scene: Scene, goal: Goal, judge: Judge, views: Cameras) -> Packed:
         views: Cameras by which decisions are made.
     """
     with Progress(len(views), "measuring what is seen") as progress:
-        sensitivity = measure_sensitivity(scene.payload, views, judge.settings, 0, progress.advance)
+        sensitivity = measure_sensitivity(scene.splats(), views, judge.settings, 0, progress.advance)
     encoder = _Encoder(scene, sensitivity, judge)
     chosen = _search(encoder, goal)
     is_met = _excess(chosen, goal) <= 0
@@ -92,7 +92,7 @@ class _Encoder:
 
     def __call__(self, distortion: float) -> Trial:
         keep = self.kept(distortion)
-        gaussians, sensitivity = self.scene.payload.select(keep), self.sensitivity.select(keep)
+        gaussians, sensitivity = self.scene.splats().select(keep), self.sensitivity.select(keep)
         plan = make_plan(gaussians, sensitivity, distortion, MAX_DEPTH)
         chunks, meta = codec.encode_context(plan.arranged, plan.frame, plan.tables)
         container = Container("splats", codec.CODEC, len(gaussians), chunks, self.scene.info, meta)

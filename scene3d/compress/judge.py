@@ -17,6 +17,7 @@ from scene3d.core.scene import Scene
 from scene3d.ops.image import masked_mean
 from scene3d.render import paths, surround
 from scene3d.render.rasterize import rasterize
+from scene3d.render.scene_points import gaussian_points
 from scene3d.render.types import RasterSettings
 
 # Views of a scene without cameras: rings around it at these heights, every other view to judge by.
@@ -42,7 +43,7 @@ class Judge:
         self.cameras = cameras
         self.settings = RasterSettings(antialiased=scene.info.antialiased)
         self.photos = tuple(photos)
-        self.images = self.render(scene.payload)
+        self.images = self.render(scene.splats())
         self.psnrs = self._photo_psnrs(self.images)
 
     def render(self, gaussians: Gaussians) -> list[Tensor]:
@@ -94,7 +95,7 @@ def judge_by_cameras(scene: Scene, cameras: Cameras) -> tuple[Judge, Cameras]:
 
 def judge_by_surround(scene: Scene) -> tuple[Judge, Cameras]:
     """Views synthesized around a bare scene."""
-    around = surround.from_gaussians(scene.payload, scene.info.up)
+    around = surround.from_points(gaussian_points(scene.splats()), scene.info.up)
     shot = paths.Shot(BARE_SIDE, BARE_SIDE, VIEWS_PER_RING)
     rings = []
     for i, elevation in enumerate(ELEVATIONS_DEG):

@@ -21,5 +21,5 @@ def compress(scene: Scene, goal: Goal, judge: Judge, views: Cameras) -> Packed:
     losses = tuple(Loss(name, len(data)) for name, data in container.chunks.items())
     drop = 0.0 if judge.photos else None
     return Packed(
-        container, scene.payload.select(order_of(scene.payload)), Verdict(math.inf, drop), losses, is_met, remark
+        container, scene.splats().select(order_of(scene.splats())), Verdict(math.inf, drop), losses, is_met, remark
     )

@@ -42,5 +42,5 @@ def write_s3d(scene: Scene, path: Path) -> None:
     Raises:
         OutputError: path cannot be written.
     """
-    payload = scene.payload.detach().to("cpu", torch.float32)
+    payload = scene.splats().detach().to("cpu", torch.float32)
     write_container(s3d_lossless.encode_lossless(Scene(payload, scene.info)), path)

@@ -38,7 +38,7 @@ def encode_lossless(scene: Scene) -> Container:
         BackendUnavailable: the native module is not built.
     """
     _require_native()
-    gaussians = scene.payload.detach()
+    gaussians = scene.splats().detach()
     for name, value in gaussians.params().items():
         if value.dtype != torch.float32:
             raise TypeError(f"{name}: expected float32, got {value.dtype}. Convert it with .to(torch.float32)")

@@ -58,6 +58,7 @@ def run(config: Config) -> None:
     if name not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {name!r}")
     scene = read_scene(config.scene)
+    scene.splats()  # Only splats can be compressed yet: say so before any work.
     start = time.perf_counter()
     judge, views = _judge(config, scene)
     scene_psnr = judge.scene_psnr() or config.scene_psnr
@@ -78,7 +79,7 @@ def _judge(config: Config, scene: Scene) -> tuple[Judge, Cameras]:
 
 
 def _report(config: Config, scene: Scene, packed: Packed, goal: Goal, seconds: float) -> str:
-    n, before, after = len(scene.payload), config.scene.stat().st_size, packed.size_bytes
+    n, before, after = len(scene.splats()), config.scene.stat().st_size, packed.size_bytes
     lines = [f"{'attribute':24}{'bytes':>10}{'bits a splat':>14}{'PSNR if only it is compressed':>32}"]
     for loss in packed.losses:
         lossless = "" if loss.fidelity_db == float("inf") else f"{loss.fidelity_db:.1f} dB"
