@@ -21,12 +21,14 @@ class Goal:
         target_bytes: The file may be so large; what quality that allows is found out.
         is_lossless: Every float32 keeps its bits.
         scene_psnr: PSNR of the scene against photos, where there are no photos to measure it by.
+        tune_steps: Steps of tuning what is stored against renders of the full scene, in methods that can.
     """
 
     max_drop_db: float = 0.1
     target_bytes: int | None = None
     is_lossless: bool = False
     scene_psnr: float = DEFAULT_SCENE_PSNR
+    tune_steps: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.max_drop_db <= 10:
@@ -35,6 +37,8 @@ class Goal:
             raise ValueError(f"target_mb: expected more than 0, got {self.target_bytes / 1e6:g}")
         if self.target_bytes is not None and self.is_lossless:
             raise ValueError("target_mb, lossless: expected one of them. Lossless files are as large as they are")
+        if self.tune_steps < 0:
+            raise ValueError(f"tune_steps: expected at least 0, got {self.tune_steps}")
         if not 0 < self.scene_psnr < 100:
             raise ValueError(f"scene_psnr: expected a PSNR in dB, got {self.scene_psnr:g}")
 

@@ -20,5 +20,6 @@ class Method:
 
 METHODS = {
     "context": Method("scene3d.compress.context", "integers coded against their neighbours, steps by what is seen"),
+    "codebook": Method("scene3d.compress.codebook", "k-means codebooks of shapes and colours (Compact3D)"),
     "lossless": Method("scene3d.compress.lossless", "every bit of every float32"),
 }

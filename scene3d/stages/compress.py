@@ -44,6 +44,8 @@ class Config:
     """A cameras.json or camera_path.json instead: views that matter, without photos. Default: views all around."""
     scene_psnr: float = DEFAULT_SCENE_PSNR
     """PSNR of the scene against photos in dB, where there is no --capture to measure it by."""
+    tune_steps: int = 0
+    """Steps of tuning against renders of the full scene, in the methods codebook and compact; slower and smaller."""
     data_factor: int | None = None
     """Reduce the photos by this whole number."""
     test_every: int = 8
@@ -63,7 +65,7 @@ def run(config: Config) -> None:
     judge, views = _judge(config, scene)
     scene_psnr = judge.scene_psnr() or config.scene_psnr
     target = None if config.target_mb is None else round(config.target_mb * 1e6)
-    goal = Goal(config.max_drop_db, target, config.lossless, scene_psnr)
+    goal = Goal(config.max_drop_db, target, config.lossless, scene_psnr, config.tune_steps)
     packed: Packed = importlib.import_module(METHODS[name].module).compress(scene, goal, judge, views)
     write_container(packed.container, config.out)
     print(_report(config, scene, packed, goal, time.perf_counter() - start))

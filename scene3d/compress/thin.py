@@ -1,0 +1,65 @@
+"""Thinning: the largest share of a scene's Gaussians and of their coefficients that can go within an error."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from scene3d.compress.judge import Judge
+from scene3d.compress.prune import choose_sh_degrees, cut_sh, keep_heaviest, sh_errors
+from scene3d.core.cameras import Cameras
+from scene3d.core.gaussians import Gaussians
+
+PRUNE_SHARES = (0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
+# Tolerances of cut coefficients are tried from here on, each a quarter of the one before.
+COARSEST_TOLERANCE, N_TOLERANCES = 1.0, 9
+
+
+def mean_error(judge: Judge, gaussians: Gaussians) -> float:
+    """Mean squared error of the judge's views."""
+    fidelity = judge.verdict(gaussians).fidelity_db
+    return 0.0 if math.isinf(fidelity) else 10 ** (-fidelity / 10)
+
+
+def prune_within(gaussians: Gaussians, weights: torch.Tensor, judge: Judge, max_error: float) -> torch.Tensor:
+    """Which Gaussians to keep when the lightest go until the error is reached.
+
+    Args:
+        gaussians: The scene.
+        weights: Blend weights by view. [C, N]
+        judge: Knows the full scene.
+        max_error: Mean squared error that pruning may take.
+
+    Returns:
+        [N] bool; those without any weight go in every case.
+    """
+    unseen = float((weights.sum(dim=0) <= 0).float().mean()) if len(gaussians) else 0.0
+    for share in PRUNE_SHARES:
+        keep = keep_heaviest(weights, max(share, unseen))
+        if mean_error(judge, gaussians.select(keep)) <= max_error:
+            return keep
+    return torch.ones(len(gaussians), dtype=torch.bool)
+
+
+def cut_sh_within(
+    gaussians: Gaussians, cameras: Cameras, weights: torch.Tensor, judge: Judge, max_error: float
+) -> Gaussians:
+    """Set the higher coefficients of each Gaussian to zero where the views hardly show them.
+
+    Args:
+        gaussians: The scene.
+        cameras: The C views of the weights.
+        weights: Blend weights by view. [C, N]
+        judge: Knows the full scene.
+        max_error: Mean squared error that this may take, beside what `gaussians` already differ by.
+    """
+    if gaussians.sh_degree == 0:
+        return gaussians
+    errors = sh_errors(gaussians, cameras, weights)
+    bound = mean_error(judge, gaussians) + max_error
+    for i in range(N_TOLERANCES):
+        thinner = cut_sh(gaussians, choose_sh_degrees(errors, COARSEST_TOLERANCE * 0.25**i))
+        if mean_error(judge, thinner) <= bound:
+            return thinner
+    return gaussians

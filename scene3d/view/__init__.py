@@ -1,1 +1,0 @@
-"""The live viewer: our own renderer streamed to a browser. What is drawn is decided here; viser shows it."""
