@@ -20,6 +20,7 @@ import numpy as np
 
 from scene3d.recon.pose_database import coarse_descriptors, count_verified_pairs, match_facts
 from scene3d.recon.pose_frame import upright_frame
+from scene3d.recon.pose_known import near_pairs, read_cameras, triangulate
 from scene3d.recon.pose_pairs import Pairs, all_pairs, neighbour_pairs, similar_pairs
 from scene3d.recon.pose_recipe import EXHAUSTIVE_LIMIT, Recipe
 
@@ -58,6 +59,7 @@ class MappingJob:
         seed: Of every random choice.
         orient: up or none.
         is_verbose: Keep COLMAP's log on.
+        has_cameras: The cameras are known, in work_dir/known.json: only points are wanted, in work_dir/points.npz.
     """
 
     work_dir: str
@@ -72,6 +74,7 @@ class MappingJob:
     seed: int
     orient: str
     is_verbose: bool
+    has_cameras: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -125,6 +128,30 @@ def run_ladder(job: MappingJob, emit: Emit) -> dict[str, Any]:
     return facts
 
 
+def find_points(job: MappingJob, emit: Emit) -> dict[str, Any]:
+    """Match the photos of a job whose cameras are known and triangulate.
+
+    Returns:
+        JSON-ready facts; those of the points are missing where no two photos match.
+    """
+    import pycolmap
+
+    pycolmap.logging.minloglevel = 0 if job.is_verbose else 2
+    pycolmap.set_random_seed(job.seed)
+    work = Path(job.work_dir)
+    cameras = read_cameras(work / "known.json")
+    database = work / "database_0.db"
+    _extract(job, job.recipes[0], database, emit)
+    _match(job, job.recipes[0], database, near_pairs([cameras[name] for name in job.work_names]), emit)
+    n_pairs = count_verified_pairs(database)
+    facts: dict[str, Any] = {"n_verified_pairs": n_pairs}
+    if n_pairs:
+        emit("triangulation", 0, 1, "")
+        facts |= triangulate(work, database, cameras, job.threads, job.seed)
+        emit("triangulation", 1, 1, "")
+    return facts
+
+
 def _climb(
     job: MappingJob, recipe: Recipe, database: Path, previous: tuple[Recipe, Path] | None, best: _Best, emit: Emit
 ) -> dict[str, Any]:
@@ -171,7 +198,7 @@ def _prepare_matches(
             opened.clear_two_view_geometries()
     else:
         _extract(job, recipe, database, emit)
-    _match(job, recipe, database, emit)
+    _match(job, recipe, database, _choose_pairs(job, recipe, database), emit)
 
 
 def _extract(job: MappingJob, recipe: Recipe, database: Path, emit: Emit) -> None:
@@ -205,10 +232,10 @@ def _extract(job: MappingJob, recipe: Recipe, database: Path, emit: Emit) -> Non
         )
 
 
-def _match(job: MappingJob, recipe: Recipe, database: Path, emit: Emit) -> None:
+def _match(job: MappingJob, recipe: Recipe, database: Path, chosen: Pairs, emit: Emit) -> None:
     import pycolmap
 
-    pairs = sorted(_choose_pairs(job, recipe, database))
+    pairs = sorted(chosen)
     if not pairs:
         return
     pair_list = database.with_suffix(".pairs.txt")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from scene3d.core.errors import BackendUnavailable, CaptureError
-from scene3d.recon.pose_mapping import MappingJob, run_ladder
+from scene3d.recon.pose_mapping import MappingJob, find_points, run_ladder
 
 Progress = Callable[[str, int, int], None]
 
@@ -32,7 +32,7 @@ POLL_SECONDS = 0.5
 
 
 def run_mapping(job: MappingJob, progress: Progress | None = None) -> dict[str, Any]:
-    """Run the ladder of `job` in a child process; see pose_mapping.run_ladder for what comes back.
+    """Run `job` in a child process; see pose_mapping.run_ladder and find_points for what comes back.
 
     Raises:
         BackendUnavailable: pycolmap is not installed.
@@ -84,7 +84,7 @@ def main(job_path: str) -> int:
     except (ImportError, RuntimeError) as error:
         sys.stderr.write(f"{' '.join(str(error).split())}\n")
         return _NO_PYCOLMAP
-    facts = run_ladder(job, emit)
+    facts = find_points(job, emit) if job.has_cameras else run_ladder(job, emit)
     (Path(job.work_dir) / "result.json").write_text(json.dumps(facts), encoding="utf-8")
     return 0
 

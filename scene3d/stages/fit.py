@@ -20,10 +20,11 @@ from scene3d.io.registry import read_scene, write_scene
 from scene3d.io.stamp import digest
 from scene3d.io.transforms_json import write_transforms_json
 from scene3d.ops.threads import set_threads
-from scene3d.recon import checkpoint, fit_files
+from scene3d.recon import checkpoint, fit_files, triangulate
 from scene3d.recon.fit import FitResult, Hooks, fit
 from scene3d.recon.forecast import forecast, measure_cost
 from scene3d.recon.initialize import initialize
+from scene3d.recon.pose_progress import StepProgress
 from scene3d.recon.presets import MAX_SIZES, PresetName, preset_settings
 from scene3d.recon.settings import BackgroundName, ExposureName, FitSettings
 
@@ -98,6 +99,8 @@ class Config:
     """Steps between checkpoints; 0 = only at the end or when stopped."""
     init: Path | None = None
     """Scene file to begin with, instead of the points of the capture."""
+    triangulate: bool = True
+    """Where the capture has cameras but no points, find points in its photos first; else begin with random ones."""
     seed: int = 0
     """Of every random number."""
     resume: bool = True
@@ -158,9 +161,20 @@ def _capture_options(config: Config) -> CaptureOptions:
 
 
 def _first_gaussians(config: Config, capture: Capture) -> Gaussians:
-    if config.init is None:
-        return initialize(capture, config.seed)
-    return read_scene(config.init).payload
+    if config.init is not None:
+        return read_scene(config.init).splats()
+    if config.triangulate and triangulate.needs_points(capture):
+        larger = CaptureOptions(max_size=triangulate.PHOTO_SIZE, test_every=config.test_every)
+        with StepProgress() as progress:
+            capture = triangulate.with_points(
+                capture,
+                lambda: read_capture(config.capture, larger),
+                config.out / "points.npz",
+                config.threads or 0,
+                config.seed,
+                progress,
+            )
+    return initialize(capture, config.seed)
 
 
 def _forecast_text(capture: Capture, first: Gaussians, settings: FitSettings) -> str:
