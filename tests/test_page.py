@@ -28,7 +28,7 @@ from scene3d.io.registry import write_scene
 from scene3d.ops import quaternions
 from scene3d.page.build import PageSettings, build_page
 from scene3d.page.compose import viewer_digests, viewer_from_world, viewer_manifest
-from scene3d.page.first_view import choose
+from scene3d.render.first_view import choose
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
 from scene3d.stages.export import Config, run
@@ -115,7 +115,7 @@ def test_up_of_the_scene_is_y_of_the_viewer(up: tuple[float, float, float]):
 def test_first_view_stands_where_a_photo_was_taken():
     scene = tiny_scene()
     capture = tiny_capture(scene)
-    view = choose(scene.payload, capture, None)
+    view = choose(scene, capture)
     train = capture.cameras.select(capture.train).centers().double()
     assert float((train - view.position).norm(dim=1).min()) < 1e-5
     assert float(view.up[2]) == pytest.approx(1.0, abs=1e-6)
@@ -128,12 +128,12 @@ def test_first_view_avoids_photos_that_look_away():
     eye = capture.cameras.centers()[1]
     viewmats[1] = look_at(eye, 2 * eye + torch.tensor([1.0, 3.0, 0.0]), torch.tensor([0.0, 0.0, 1.0]))
     moved = replace(capture, cameras=replace(capture.cameras, viewmats=viewmats))
-    assert float((choose(scene.payload, moved, None).position - eye).norm()) > 0.1
+    assert float((choose(scene, moved).position - eye).norm()) > 0.1
 
 
 def test_first_view_of_a_bare_scene_sees_its_middle():
     gaussians = random_gaussians(500, seed=1).to(dtype=torch.float32)
-    picture = rasterize(gaussians, choose(gaussians, None, None).square(32)).alpha[0, ..., 0]
+    picture = rasterize(gaussians, choose(Scene(gaussians), None).square(32)).alpha[0, ..., 0]
     assert float(picture[12:20, 12:20].mean()) > 0.5
     assert float(picture.mean()) < float(picture[12:20, 12:20].mean())
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -70,10 +71,28 @@ def test_ci_calls_what_is_not_run_here():
     assert "tools/quickstart.py test" in text
 
 
+def assert_it_serves(command: str, folder: Path, environment: dict[str, str]) -> None:
+    """The viewer runs until it is stopped: it must say where it listens, and end when asked to."""
+    pytest.importorskip("viser", reason="viser is not installed")
+    viewer = subprocess.Popen(shlex.split(command), cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    assert viewer.stdout is not None
+    lines = []
+    for line in viewer.stdout:
+        lines.append(line)
+        if line.startswith("open http://localhost:"):
+            break
+    viewer.terminate()
+    assert viewer.wait(60) == 0, lines
+    assert lines[-1].startswith("open http://localhost:"), lines
+
+
 @pytest.mark.slow
 def test_commands_run_as_written(workplace: tuple[Path, dict[str, str]]):
     folder, environment = workplace
     for command in [words for words in commands() if words.startswith("scene3d ")]:
+        if command.startswith("scene3d view"):
+            assert_it_serves(command, folder, environment)
+            continue
         result = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
     code = "\n".join(blocks("python"))

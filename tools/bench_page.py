@@ -26,7 +26,7 @@ from scene3d.io.registry import read_scene, write_scene
 from scene3d.ops import quaternions
 from scene3d.page.build import PageSettings, build_page
 from scene3d.page.compose import viewer_from_world
-from scene3d.page.first_view import choose
+from scene3d.render.first_view import choose
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
 
@@ -81,7 +81,7 @@ def run(config: Config) -> None:
     capture = read_capture(config.capture, CaptureOptions())
     cameras = _views(capture.cameras, config)
     page = build_page(scene, capture, PageSettings("bench", f".{config.embed}"))
-    up = choose(scene.payload, capture, scene.info.up).up
+    up = choose(scene, capture).up
     program = next(path for path in map(shutil.which, ("chromium", "google-chrome")) if path)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as p:
         file, inside = Path(name) / "page.html", Path(name) / f"scene.{config.embed}"

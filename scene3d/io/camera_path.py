@@ -45,6 +45,36 @@ def read_cameras(path: Path) -> Cameras:
     raise FormatError(path, "holds no cameras", remedy=remedy)
 
 
+def camera_path_json(cameras: Cameras, fps: float) -> str:
+    """The text of a camera_path.json: views of one size, looking along the middle of their images.
+
+    Raises:
+        ValueError: no views, or of different sizes.
+    """
+    if len(cameras) == 0 or bool((cameras.sizes != cameras.sizes[0]).any()):
+        raise ValueError(f"cameras: expected views of one size, got {cameras.sizes.unique(dim=0).tolist()}")
+    width, height = cameras.width(), cameras.height()
+    opengl = torch.diag(torch.tensor(OPENCV_FROM_OPENGL, dtype=torch.float64))
+    entries = []
+    for viewmat, K in zip(cameras.viewmats.double(), cameras.Ks.double(), strict=True):
+        entries.append(
+            {
+                "camera_to_world": (torch.linalg.inv(viewmat) @ opengl).reshape(-1).tolist(),
+                "fov": math.degrees(2 * math.atan(height / 2 / float(K[1, 1]))),
+                "aspect": width / height,
+            }
+        )
+    path = {
+        "camera_type": "perspective",
+        "render_width": width,
+        "render_height": height,
+        "fps": fps,
+        "seconds": len(entries) / fps,
+        "camera_path": entries,
+    }
+    return json.dumps(path, indent=2, allow_nan=False) + "\n"
+
+
 _SIZE_KEYS = (("render_width", DEFAULT_SIZE[0]), ("render_height", DEFAULT_SIZE[1]))
 _View = tuple[Tensor, tuple[float, float], float, float, str]
 

@@ -15,7 +15,7 @@ from scene3d.core.capture import Capture
 from scene3d.core.scene import Scene
 from scene3d.io.registry import write_scene
 from scene3d.page.compose import EMBEDDED_SUFFIXES, PageContent, compose
-from scene3d.page.first_view import choose
+from scene3d.render.first_view import choose
 from scene3d.render.frames import FrameSettings, frames
 
 POSTER_SIDE = 1024
@@ -54,7 +54,7 @@ def build_page(scene: Scene, capture: Capture | None, settings: PageSettings) ->
     """
     if settings.suffix not in EMBEDDED_SUFFIXES:
         raise ValueError(f"suffix: expected one of {', '.join(EMBEDDED_SUFFIXES)}, got {settings.suffix!r}")
-    view = choose(scene.splats(), capture, settings.up or scene.info.up)
+    view = choose(scene, capture, settings.up)
     shown = FrameSettings(background=settings.background, backend=settings.backend)
     return compose(
         PageContent(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scene3d import __version__
 from scene3d.ops import quaternions
-from scene3d.page.first_view import FirstView
+from scene3d.render.first_view import FirstView
 
 # Formats the viewer reads, by the suffix of the embedded file.
 EMBEDDED_SUFFIXES = (".sog", ".compressed.ply", ".ply")

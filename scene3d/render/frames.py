@@ -54,17 +54,17 @@ def frames(scene: Scene, cameras: Cameras, settings: FrameSettings) -> Iterator[
     Yields:
         One picture per view, uint8. [H, W, 3]
     """
-    raster = _raster_settings(scene, settings)
+    raster = raster_settings(scene, settings)
     depth_range = depth_range_of(scene, cameras, settings) if settings.mode == "depth" else (0.0, 1.0)
     for i in range(len(cameras)):
         render = _render(scene, cameras.select([i]), raster, settings.backend)
-        yield _picture(render, settings, depth_range).cpu().numpy()
+        yield picture(render, settings, depth_range).cpu().numpy()
 
 
 def depth_range_of(scene: Scene, cameras: Cameras, settings: FrameSettings) -> tuple[float, float]:
     """Depths between which to spread colours: percentiles over views picked evenly along the path, rendered small."""
     picked = sorted({round(i * (len(cameras) - 1) / (RANGE_VIEWS - 1)) for i in range(RANGE_VIEWS)})
-    raster = replace(_raster_settings(scene, settings), with_depth=True)
+    raster = replace(raster_settings(scene, settings), with_depth=True)
     found = []
     for i in picked:
         view = cameras.select([i])
@@ -73,14 +73,19 @@ def depth_range_of(scene: Scene, cameras: Cameras, settings: FrameSettings) -> t
         render = _render(scene, view, raster, settings.backend)
         assert render.depth is not None
         found.append(render.depth[render.alpha > 0.5])
-    depths = torch.cat(found).double()
+    return spread(torch.cat(found), settings.depth_percentiles)
+
+
+def spread(depths: Tensor, percentiles: tuple[float, float]) -> tuple[float, float]:
+    """The depths at these percentiles, never equal; 0 and 1 where there are none. [M]"""
     if len(depths) == 0:
         return 0.0, 1.0
-    low, high = (float(depths.quantile(p / 100)) for p in settings.depth_percentiles)
+    low, high = (float(depths.double().quantile(p / 100)) for p in percentiles)
     return low, max(high, low * (1 + 1e-6) + 1e-12)
 
 
-def _raster_settings(scene: Scene, settings: FrameSettings) -> RasterSettings:
+def raster_settings(scene: Scene, settings: FrameSettings) -> RasterSettings:
+    """What the rasterizer has to do for these frames."""
     stored = scene.payload.sh_degree if isinstance(scene.payload, Gaussians) else 0
     return RasterSettings(
         sh_degree=stored if settings.sh_degree is None else min(settings.sh_degree, stored),
@@ -95,7 +100,8 @@ def _render(scene: Scene, view: Cameras, raster: RasterSettings, backend: str) -
     return render_scene(scene, view, raster, backend)
 
 
-def _picture(render: Render, settings: FrameSettings, depth_range: tuple[float, float]) -> Tensor:  # [H, W, 3] uint8
+def picture(render: Render, settings: FrameSettings, depth_range: tuple[float, float]) -> Tensor:
+    """What is shown of the first view of a render, depths between those of the range. [H, W, 3] uint8"""
     alpha = render.alpha[0]
     if settings.mode == "rgb":
         return to_bytes(render.rgb[0])

@@ -93,7 +93,9 @@ def spiral(views: Cameras, surround: Surround, shot: Shot, turns: float = 2.0) -
     return _looking(middle + local @ frame, surround, shot)
 
 
-def through(views: Cameras, shot: Shot, max_keys: int = 40, is_closed: bool = False) -> Cameras:
+def through(
+    views: Cameras, shot: Shot, max_keys: int = 40, is_closed: bool = False, keep_order: bool = False
+) -> Cameras:
     """A smooth flight through the views: a spline of positions, slerp of rotations, constant speed.
 
     Args:
@@ -101,9 +103,10 @@ def through(views: Cameras, shot: Shot, max_keys: int = 40, is_closed: bool = Fa
         shot: Size and number of frames.
         max_keys: Most views kept as keys; fewer give a calmer path.
         is_closed: Return to the first view at the end.
+        keep_order: Visit views as given, also where another order would be far shorter.
     """
     views = views.to(dtype=torch.float64)
-    views = views.select(tour(views))
+    views = views if keep_order else views.select(tour(views))
     n_keys = min(len(views), max(max_keys, 1))
     keys = views.select([round(i * (len(views) - 1) / max(n_keys - 1, 1)) for i in range(n_keys)])
     if is_closed and n_keys > 2:

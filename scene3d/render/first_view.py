@@ -1,4 +1,4 @@
-"""The view with which a page opens: where a good photo was taken, or in front of a bare scene."""
+"""The view with which a page or a viewer opens: where a good photo was taken, or in front of a bare scene."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from scene3d.core.cameras import Cameras, look_at
 from scene3d.core.capture import Capture
-from scene3d.core.gaussians import Gaussians
+from scene3d.core.scene import Scene
 from scene3d.render import surround
 from scene3d.render.paths import Shot, orbit
-from scene3d.render.scene_points import gaussian_points
+from scene3d.render.scene_points import scene_points
 from scene3d.render.surround import Surround
 
-# The viewer takes vertical or horizontal angles, of whichever side is longer, within these.
+# Angles that browsers show without trouble.
 FOV_RANGE_DEG = (10.0, 120.0)
 
 
@@ -44,16 +44,17 @@ class FirstView:
         return Cameras(viewmat[None], K[None], torch.tensor([[side, side]]))
 
 
-def choose(gaussians: Gaussians, capture: Capture | None, up: tuple[float, float, float] | None) -> FirstView:
+def choose(scene: Scene, capture: Capture | None, up: tuple[float, float, float] | None = None) -> FirstView:
     """Choose the view.
 
     Args:
-        gaussians: The scene.
+        scene: What is to be seen.
         capture: Its photos; of these one is taken that looks at the focus from a usual distance, held level.
-        up: World direction that is up; None follows the capture, or is -y.
+        up: World direction that is up; None follows the scene, the capture, or is -y.
     """
+    up = up or scene.info.up
     if capture is None or len(capture) == 0:
-        around = surround.from_points(gaussian_points(gaussians), up)
+        around = surround.from_points(scene_points(scene), up)
         bare = orbit(around, Shot(16, 9, 1))
         focal = float(bare.Ks[0, 0, 0])
         return _view(bare, 0, around, math.degrees(2 * math.atan(8 / focal)))

@@ -1,0 +1,167 @@
+"""From what a viewer asks for to a picture: no browser, no threads, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from scene3d.core.cameras import Cameras
+from scene3d.core.capture import Capture, Photo
+from scene3d.core.scene import Scene
+from scene3d.ops.colormap import HEAT, colorize
+from scene3d.render.frames import FrameSettings, picture, raster_settings, spread, to_bytes
+from scene3d.render.scene_view import render_scene
+from scene3d.view import ellipsoids
+from scene3d.view.look import Cut, Eye, Look
+
+DEPTH_PERCENTILES = (2.0, 98.0)
+# Pixels from which the depths of a picture are spread: a sample is as good as all.
+DEPTH_SAMPLE = 20_000
+# Mean difference of the three channels, of 1, that takes the brightest colour.
+WORST_ERROR = 0.25
+NO_ERROR = 40  # Grey where there is no photo to compare with.
+FRAME = FrameSettings()
+
+
+class Stock:
+    """The scenes on show, what was last cut out of them, and the photo last read.
+
+    Args:
+        scenes: One, or two to compare.
+        capture: Its photos, for the error.
+        backend: Of the rasterizer.
+    """
+
+    def __init__(self, scenes: tuple[Scene, ...], capture: Capture | None = None, backend: str = "auto") -> None:
+        if not 1 <= len(scenes) <= 2:
+            raise ValueError(f"scenes: expected one or two, got {len(scenes)}")
+        self.scenes = list(scenes)
+        self.capture = capture
+        self.backend = backend
+        self._cuts: dict[int, tuple[Scene, Cut, Scene]] = {}
+        self._photo: tuple[int, Photo] | None = None
+
+    def replace(self, i: int, scene: Scene) -> None:
+        """Show another scene in place of scene i."""
+        self.scenes[i] = scene
+
+    def shown(self, i: int, cut: Cut) -> Scene:
+        """Scene i without what the cut leaves out; remembered until scene or cut change. Fields are shown whole."""
+        scene = self.scenes[i]
+        known = self._cuts.get(i)
+        if known is None or known[0] is not scene or known[1] != cut:
+            kept = scene if scene.kind != "gaussians" else replace(scene, payload=cut.apply(scene.splats()))
+            known = (scene, cut, kept)
+            self._cuts[i] = known
+        return known[2]
+
+    def photo(self, i: int) -> Photo:
+        """Photo i of the capture."""
+        if self.capture is None:
+            raise ValueError("photo: the error needs the photos of a capture, and there is none")
+        if self._photo is None or self._photo[0] != i:
+            self._photo = (i, self.capture.load(i))
+        return self._photo[1]
+
+
+@torch.no_grad()
+def draw(stock: Stock, eye: Eye, look: Look, width: int, height: int) -> np.ndarray:
+    """Draw one picture.
+
+    Args:
+        stock: The scenes.
+        eye: From where; the error is seen from its photo instead.
+        look: What to show.
+        width: Pixels.
+        height: Pixels.
+
+    Returns:
+        uint8. [H, W, 3]
+    """
+    if look.mode == "error" and stock.capture is not None:
+        return _error(stock, look, width, height)
+    camera = eye.camera(width, height)
+    if len(stock.scenes) == 1 or look.side == "A":
+        return _side(stock, 0, camera, look).numpy()
+    if look.side == "B":
+        return _side(stock, 1, camera, look).numpy()
+    left, right = (_side(stock, i, camera, look) for i in (0, 1))
+    if look.side == "difference":
+        return _heat((left.float() - right.float()).abs().mean(dim=2) / 255).numpy()
+    edge = round(min(max(look.split, 0.0), 1.0) * width)
+    return torch.cat([left[:, :edge], right[:, edge:]], dim=1).numpy()
+
+
+def _side(stock: Stock, i: int, camera: Cameras, look: Look) -> Tensor:  # [H, W, 3] uint8
+    scene = stock.shown(i, look.cut)
+    if look.mode == "ellipsoids":
+        return to_bytes(ellipsoids.draw(scene.splats(), camera, look.background))
+    mode = "rgb" if look.mode == "error" else look.mode
+    settings = replace(FRAME, mode=mode, background=look.background, sh_degree=look.sh_degree)
+    render = render_scene(scene, camera, raster_settings(scene, settings), stock.backend)
+    depths = (0.0, 1.0)
+    if render.depth is not None:
+        solid = render.depth[render.alpha > 0.5]
+        depths = spread(solid[:: max(1, len(solid) // DEPTH_SAMPLE)], DEPTH_PERCENTILES)
+    return picture(render, settings, depths).cpu()
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A photo in a window: all of it is seen, as large as fits.
+
+    Attributes:
+        camera: Of the whole window.
+        left: First column of the photo.
+        top: First row.
+        width: Columns.
+        height: Rows.
+    """
+
+    camera: Cameras
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def place_photo(view: Cameras, width: int, height: int) -> Placed:
+    """Put the one view into a window of that size."""
+    shrink = min(width / view.width(), height / view.height())
+    inner = (max(1, round(view.width() * shrink)), max(1, round(view.height() * shrink)))
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    K = view.resized(torch.tensor([inner])).Ks.float().clone()
+    K[:, 0, 2] += left
+    K[:, 1, 2] += top
+    camera = Cameras(view.viewmats.float(), K, torch.tensor([[width, height]]))
+    return Placed(camera, left, top, *inner)
+
+
+def _error(stock: Stock, look: Look, width: int, height: int) -> np.ndarray:
+    assert stock.capture is not None
+    i = min(max(look.photo or 0, 0), len(stock.capture) - 1)
+    placed = place_photo(stock.capture.cameras.select([i]), width, height)
+    ours = _side(stock, 1 if look.side == "B" and len(stock.scenes) > 1 else 0, placed.camera, look)
+    rows, columns = slice(placed.top, placed.top + placed.height), slice(placed.left, placed.left + placed.width)
+    photo = stock.photo(i)
+    truth = _resized(photo.rgb, placed)
+    difference = (ours[rows, columns].float() - truth.float()).abs().mean(dim=2) / 255
+    inside = _heat(difference)
+    if photo.mask is not None:
+        inside[_resized(photo.mask[..., None].expand(-1, -1, 3), placed)[..., 0] < 128] = NO_ERROR
+    window = torch.full((height, width, 3), NO_ERROR, dtype=torch.uint8)
+    window[rows, columns] = inside
+    return window.numpy()
+
+
+def _resized(image: Tensor, placed: Placed) -> Tensor:  # [H, W, 3] uint8
+    small = Image.fromarray(image.contiguous().numpy()).resize((placed.width, placed.height), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(small))
+
+
+def _heat(difference: Tensor) -> Tensor:  # [H, W] -> [H, W, 3] uint8
+    return colorize(difference / WORST_ERROR, HEAT)

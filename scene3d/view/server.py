@@ -1,0 +1,206 @@
+"""The viewer: viser's server with our pictures in it.
+
+What comes from a browser is a camera, the state of the controls and clicks: no path, no name, no text. Files that a
+browser asks for are sent to it; on this machine nothing is written but camera_path.json, where the viewer was told to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from scene3d.core.cameras import Cameras
+from scene3d.core.errors import Scene3dError
+from scene3d.core.scene import Scene
+from scene3d.io.registry import write_scene
+from scene3d.ops import quaternions
+from scene3d.render.first_view import FirstView
+from scene3d.view.client import Client, move
+from scene3d.view.draw import Stock
+from scene3d.view.look import Eye
+from scene3d.view.panel import LookPanel, up_of
+from scene3d.view.route_panel import RoutePanel
+
+if TYPE_CHECKING:
+    import viser
+
+THUMBNAIL_SIDE = 96
+MAX_FRUSTUMS = 200
+# Frustums are as large as this share of the distance from which the scene is looked at.
+FRUSTUM_SCALE = 0.04
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """How the viewer is served.
+
+    Attributes:
+        host: Address to listen on.
+        port: A free port.
+        view: Where browsers begin.
+        folder: Where camera_path.json is saved; None only sends it to the browser.
+        title: Beside the controls.
+    """
+
+    host: str
+    port: int
+    view: FirstView
+    folder: Path | None = None
+    title: str = "scene3d"
+
+
+class Viewer:
+    """A running viewer.
+
+    Args:
+        stock: The scenes.
+        settings: Where and how.
+    """
+
+    def __init__(self, stock: Stock, settings: ServeSettings) -> None:
+        import viser
+
+        self.stock, self.settings = stock, settings
+        self.clients: dict[int, Client] = {}
+        self._turn = threading.Lock()
+        # viser prints a banner of its own, with an address that is not always right.
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.server = viser.ViserServer(settings.host, settings.port, label=settings.title, verbose=False)
+        # A browser that leaves between a picture's drawing and its sending is nothing to warn of.
+        warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
+        # Its share button would make a tunnel through somebody's server.
+        self.server.gui.configure_theme(show_logo=False, show_share_button=False, dark_mode=True)
+        self._set_camera(settings.view)
+        self.status = self.server.gui.add_markdown("")
+        self.panel = LookPanel(self.server.gui, stock, self.refresh)
+        self.server.gui.add_button("Download what is shown").on_click(self._download)
+        distance = float((settings.view.target - settings.view.position).norm())
+        self.route_panel = RoutePanel(self.server, settings.folder)
+        self._say()
+        self.server.on_client_connect(self._connect)
+        self.server.on_client_disconnect(self._disconnect)
+        if stock.capture is not None:
+            self._add_frustums(FRUSTUM_SCALE * distance)
+
+    def refresh(self) -> None:
+        """Draw again in every browser."""
+        for client in list(self.clients.values()):
+            client.refresh()
+
+    def publish(self, scene: Scene, status: str = "") -> None:
+        """Show a newer state of the first scene, as a fit goes on."""
+        self.stock.replace(0, scene)
+        self._say(status)
+        self.refresh()
+
+    def stop(self) -> None:
+        """Stop listening."""
+        for client in list(self.clients.values()):
+            client.stop()
+        self.server.stop()
+
+    def _set_camera(self, view: FirstView) -> None:
+        up = up_of(view.up)
+        self.server.scene.set_up_direction(up)
+        camera = self.server.initial_camera
+        camera.up = up
+        camera.position, camera.look_at = view.position.numpy(), view.target.numpy()
+        # The angle of the view is across the longer side; windows are wider than high.
+        camera.fov = 2 * math.atan(math.tan(math.radians(view.fov_deg) / 2) / 1.5)
+
+    def _say(self, status: str = "") -> None:
+        sizes = " and ".join(scene.size_text() for scene in self.stock.scenes)
+        self.status.content = f"{sizes}. {status}".strip()
+
+    def _connect(self, handle: viser.ClientHandle) -> None:
+        client = Client(handle, self.stock, self.panel.look, self._turn)
+        self.clients[handle.client_id] = client
+        client.start()
+
+    def _disconnect(self, handle: viser.ClientHandle) -> None:
+        client = self.clients.pop(handle.client_id, None)
+        if client is not None:
+            client.stop()
+
+    def _download(self, event: Any) -> None:
+        """Send the Gaussians that the cut leaves as a .ply file; the browser asks its user where to put it."""
+        look = self.panel.look()
+        scene = self.stock.shown(1 if look.side == "B" and len(self.stock.scenes) > 1 else 0, look.cut)
+        try:
+            scene.splats()
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "shown.ply"
+                write_scene(scene, path)
+                event.client.send_file_download("shown.ply", path.read_bytes())
+        except (Scene3dError, OSError) as error:
+            event.client.add_notification("Not sent", str(error), auto_close_seconds=8.0)
+
+    def _add_frustums(self, scale: float) -> None:
+        capture = self.stock.capture
+        assert capture is not None
+        count = min(len(capture), MAX_FRUSTUMS)
+        picked = sorted({round(i * (len(capture) - 1) / max(count - 1, 1)) for i in range(count)})
+        gui = self.server.gui
+        shown = gui.add_checkbox("Photos", initial_value=False, hint="Click on one to look from where it was taken")
+        handles = {i: _frustum(self.server, capture.cameras.select([i]), i, scale) for i in picked}
+        for i, handle in handles.items():
+            handle.on_click(self._goto(i))
+
+        def show(_: Any) -> None:
+            for handle in handles.values():
+                handle.visible = shown.value
+            if shown.value:
+                threading.Thread(target=self._add_thumbnails, args=(handles,), daemon=True).start()
+
+        shown.on_update(show)
+
+    def _goto(self, i: int) -> Callable[[Any], None]:
+        capture = self.stock.capture
+        assert capture is not None
+        view = capture.cameras.select([i])
+        fov_deg = math.degrees(2 * math.atan(view.height() / 2 / float(view.Ks[0, 1, 1])))
+
+        def go(event: Any) -> None:
+            self.panel.choose_photo(i)
+            move(event.client, Eye(view.viewmats[0], fov_deg))
+
+        return go
+
+    def _add_thumbnails(self, handles: dict[int, Any]) -> None:
+        capture = self.stock.capture
+        assert capture is not None
+        for i, handle in handles.items():
+            if handle.image is not None:
+                continue
+            try:
+                picture = Image.fromarray(capture.load(i).rgb.numpy())
+            except (Scene3dError, OSError):
+                continue  # Its frustum stays empty; the error mode says why when it is asked for this photo.
+            picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+            handle.image = np.asarray(picture)
+
+
+def _frustum(server: viser.ViserServer, view: Cameras, i: int, scale: float) -> Any:
+    inverse = torch.linalg.inv(view.viewmats[0].double())
+    return server.scene.add_camera_frustum(
+        f"/photos/{i:05d}",
+        fov=2 * math.atan(view.height() / 2 / float(view.Ks[0, 1, 1])),
+        aspect=view.width() / view.height(),
+        scale=scale,
+        color=(255, 150, 40),
+        wxyz=quaternions.from_rotmat(inverse[None, :3, :3])[0].numpy(),
+        position=inverse[:3, 3].numpy(),
+        visible=False,
+    )

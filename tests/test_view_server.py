@@ -1,0 +1,80 @@
+"""The live viewer with viser: controls stand for looks, and a browser sees the picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from browser import chromium
+from PIL import Image
+from tiny_capture import tiny_capture, tiny_scene
+
+from scene3d.core.cameras import look_at
+from scene3d.render.first_view import choose
+from scene3d.view.address import free_port
+from scene3d.view.draw import Stock
+from scene3d.view.look import Box, Cut, Eye, Look
+from scene3d.view.panel import bounds
+from scene3d.view.server import ServeSettings, Viewer
+
+pytest.importorskip("viser", reason="viser is not installed")
+
+
+@pytest.fixture
+def viewer(tmp_path: Path) -> Iterator[Viewer]:
+    scene = tiny_scene()
+    view = choose(scene, None, (0, 0, 1))
+    settings = ServeSettings("127.0.0.1", free_port("127.0.0.1", 8765), view, tmp_path)
+    running = Viewer(Stock((scene, tiny_scene(10)), tiny_capture(scene)), settings)
+    yield running
+    running.stop()
+
+
+def test_controls_stand_for_a_look(viewer: Viewer, capsys: pytest.CaptureFixture[str]):
+    panel = viewer.panel
+    assert panel.look() == Look(sh_degree=1, photo=0)
+    panel.mode.value, panel.side.value, panel.opacity.value, panel.degree.value = "depth", "split", 0.25, 0
+    panel.is_cropped.value = True
+    panel.axes[0].value = (-0.5, 0.5)
+    look = panel.look()
+    assert (look.mode, look.side, look.sh_degree) == ("depth", "split", 0)
+    (_, y, z) = bounds(tiny_scene())
+    assert look.cut == Cut(0.25, Box((-0.5, y[0], z[0]), (0.5, y[1], z[1])))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_newer_state_of_a_fit_is_shown(viewer: Viewer):
+    newer = tiny_scene(7)
+    viewer.publish(newer, "step 300 of 1000")
+    assert viewer.stock.scenes[0] is newer
+    assert viewer.status.content == "7 Gaussians and 10 Gaussians. step 300 of 1000"
+
+
+def test_views_become_a_camera_path(viewer: Viewer):
+    up = torch.tensor([0.0, 0, 1])
+    eyes = [Eye(look_at(torch.tensor([3.0, y, 1.0]), torch.zeros(3), up), 50.0) for y in (-1.0, 1.0)]
+    viewer.route_panel._set(tuple(eyes))
+    assert viewer.route_panel.count.content == "2 views"
+    assert viewer.route_panel.route.keys == tuple(eyes)
+
+
+@pytest.mark.slow
+def test_a_browser_sees_the_picture(viewer: Viewer):
+    viewer.panel.background.value = "white"
+    with chromium() as browser:
+        tab = browser.new_page(viewport={"width": 640, "height": 400})
+        outside: list[str] = []
+        tab.on("request", lambda request: outside.append(request.url))
+        tab.goto(f"http://127.0.0.1:{viewer.settings.port}")
+        for _ in range(60):
+            tab.wait_for_timeout(250)
+            pixels = np.asarray(Image.open(io.BytesIO(tab.screenshot(timeout=60_000))).convert("RGB"))[100:, :240]
+            if pixels.mean() > 128 and pixels.std() > 5:
+                break
+        assert pixels.mean() > 128
+        assert pixels.std() > 5
+        assert all(url.startswith(("http://127.0.0.1", "blob:", "data:", "ws://127.0.0.1")) for url in outside)
