@@ -87,7 +87,7 @@ def _moved(scene: Scene, world_from_scene: Sim3) -> Scene:
     if up is not None:
         x, y, z = (world_from_scene.rotation @ torch.tensor(up, dtype=torch.float64)).tolist()
         up = (x, y, z)
-    payload = transform_gaussians(scene.payload, world_from_scene)
+    payload = transform_gaussians(scene.splats(), world_from_scene)
     return Scene(payload, replace(scene.info, up=up))
 
 
@@ -113,43 +113,43 @@ def _scale(scene: Scene, numbers: list[float]) -> Scene:
 
 
 def _kept(scene: Scene, keep: Tensor) -> Scene:
-    return replace(scene, payload=scene.payload.select(keep))
+    return replace(scene, payload=scene.splats().select(keep))
 
 
 def _crop_box(scene: Scene, numbers: list[float]) -> Scene:
     low, high = torch.tensor(numbers[:3]), torch.tensor(numbers[3:])
     if bool((low > high).any()):
         raise ValueError(f"crop-box: expected the lower corner first, got {numbers[:3]} and {numbers[3:]}")
-    means = scene.payload.means
+    means = scene.splats().means
     return _kept(scene, ((means >= low) & (means <= high)).all(dim=1))
 
 
 def _crop_sphere(scene: Scene, numbers: list[float]) -> Scene:
-    distances = (scene.payload.means - torch.tensor(numbers[:3])).norm(dim=1)
+    distances = (scene.splats().means - torch.tensor(numbers[:3])).norm(dim=1)
     return _kept(scene, distances <= numbers[3])
 
 
 def _filter_nan(scene: Scene, numbers: list[float]) -> Scene:
-    return _kept(scene, scene.payload.is_finite() & (scene.payload.quats != 0).any(dim=1))
+    return _kept(scene, scene.splats().is_finite() & (scene.splats().quats != 0).any(dim=1))
 
 
 def _filter_opacity(scene: Scene, numbers: list[float]) -> Scene:
-    return _kept(scene, scene.payload.opacities >= numbers[0])
+    return _kept(scene, scene.splats().opacities >= numbers[0])
 
 
 def _filter_floaters(scene: Scene, numbers: list[float]) -> Scene:
     factor = numbers[0] if numbers else 5.0
-    return _kept(scene, ~is_floater(scene.payload, factor))
+    return _kept(scene, ~is_floater(scene.splats(), factor))
 
 
 def _decimate(scene: Scene, numbers: list[float]) -> Scene:
-    wish, n = numbers[0], len(scene.payload)
+    wish, n = numbers[0], len(scene.splats())
     count = math.ceil(-wish * n) if wish < 0 else round(wish)
-    return replace(scene, payload=decimate(scene.payload, count))
+    return replace(scene, payload=decimate(scene.splats(), count))
 
 
 def _sh_degree(scene: Scene, numbers: list[float]) -> Scene:
-    gaussians, degree = scene.payload, int(numbers[0])
+    gaussians, degree = scene.splats(), int(numbers[0])
     if numbers[0] not in (0, 1, 2, 3):
         raise ValueError(f"sh-degree: expected 0, 1, 2 or 3, got {numbers[0]:g}")
     shN = gaussians.shN[:, : SH_COUNTS[min(degree, gaussians.sh_degree)] - 1].contiguous()
@@ -157,7 +157,7 @@ def _sh_degree(scene: Scene, numbers: list[float]) -> Scene:
 
 
 def _sort(scene: Scene, numbers: list[float]) -> Scene:
-    return _kept(scene, morton.order(scene.payload.means))
+    return _kept(scene, morton.order(scene.splats().means))
 
 
 EDITS = {

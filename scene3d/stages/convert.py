@@ -38,8 +38,8 @@ def run(config: Config) -> None:
     scene = read_scene(config.scene)
     lines = []
     for text, edit in zip(config.do, edits, strict=True):
-        before, scene = len(scene.payload), edit(scene)
-        after = len(scene.payload)
+        before, scene = scene.n_gaussians, edit(scene)
+        after = scene.n_gaussians
         lines.append(f"  {text:<32} {f'{before:,} -> {after:,} Gaussians' if after != before else 'done'}")
     write_scene(scene, config.out)
-    print("\n".join([*lines, f"{len(scene.payload):,} Gaussians, {size_text(scene_size(config.out))} -> {config.out}"]))
+    print("\n".join([*lines, f"{scene.n_gaussians:,} Gaussians, {size_text(scene_size(config.out))} -> {config.out}"]))
