@@ -40,6 +40,7 @@ COMMANDS = {
     "report": Command("scene3d.stages.report", "one HTML page about a run"),
     "export": Command("scene3d.stages.export", "write a scene in another format, or as one self-contained web page"),
     "compress": Command("scene3d.stages.compress", "make a scene small: an .s3d file at a stated quality or size"),
+    "compare": Command("scene3d.stages.compare", "say how two scenes differ: sizes, and pictures from the same places"),
     "view": Command("scene3d.stages.view", "look at a scene in the browser, rendered here"),
     "convert": Command("scene3d.stages.convert", "move, crop, filter and simplify a scene, in the order given"),
     "info": Command("scene3d.stages.info", "what is in a scene file or in a capture"),

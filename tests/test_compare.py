@@ -1,0 +1,74 @@
+"""Two scenes compared: pictures, sizes, and what is printed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_capture import HEIGHT, WIDTH, tiny_cameras, tiny_scene, write_tiny_capture
+
+from scene3d.core.scene import Scene
+from scene3d.io.registry import write_scene
+from scene3d.render.rasterize import rasterize
+from scene3d.report.comparison import compare, comparison_text, triptych
+from scene3d.stages.compare import Config, run
+
+
+def brighter(scene: Scene) -> Scene:
+    gaussians = scene.splats()
+    params = {**gaussians.params(), "sh0": gaussians.sh0 + 0.1}
+    return Scene(type(gaussians)(**params), scene.info)
+
+
+def test_a_scene_equals_itself():
+    result = compare(tiny_scene(), tiny_scene(), tiny_cameras())
+    assert result.psnr is None
+    assert all(view.psnr is None and view.flip == 0 for view in result.views)
+    assert [view.ssim for view in result.views] == pytest.approx([1.0] * 4)
+    assert "PSNR          equal" in comparison_text(result)
+
+
+def test_psnr_pools_the_pixels_of_all_views():
+    a, b = tiny_scene(), brighter(tiny_scene())
+    cameras = tiny_cameras()
+    images = [rasterize(scene.splats(), cameras).rgb.clamp(0, 1) for scene in (a, b)]
+    expected = -10 * math.log10(float((images[0] - images[1]).double().square().mean()))
+    result = compare(a, b, cameras)
+    assert result.psnr == pytest.approx(expected, abs=1e-3)
+    assert min(view.psnr for view in result.views if view.psnr) == result.views[result.worst()[0]].psnr
+
+
+def test_pictures_stand_side_by_side():
+    a, b = tiny_scene(), brighter(tiny_scene())
+    view = tiny_cameras().select([1])
+    picture = triptych(a, b, view)
+    assert picture.shape == (HEIGHT, 3 * WIDTH, 3)
+    assert np.array_equal(picture[:, :WIDTH], (rasterize(a.splats(), view).rgb[0].clamp(0, 1) * 255).round().byte())
+    assert picture[:, 2 * WIDTH :].std() > 0
+
+
+def test_the_stage_compares_from_the_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    scene = tiny_scene()
+    capture = write_tiny_capture(tmp_path / "capture", scene)
+    write_scene(scene, tmp_path / "a.ply")
+    write_scene(brighter(scene), tmp_path / "b.splat")
+    run(Config(tmp_path / "a.ply", tmp_path / "b.splat", capture, out=tmp_path / "worst"))
+    out = capsys.readouterr().out
+    assert "a.ply: 30 Gaussians" in out
+    assert "% of the bytes" in out
+    assert "views         1\n" in out
+    assert Image.open(tmp_path / "worst" / "view_00000.png").size == (3 * WIDTH, HEIGHT)
+
+
+def test_the_stage_makes_views_where_there_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_scene(tiny_scene(), tmp_path / "a.ply")
+    run(Config(tmp_path / "a.ply", tmp_path / "a.ply", json=True))
+    data = json.loads(capsys.readouterr().out)
+    assert len(data["views"]) == 18
+    assert data["psnr"] is None
+    assert torch.tensor([view["ssim"] for view in data["views"]]).min() > 0.9999
