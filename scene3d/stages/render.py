@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import torch
 import tyro
 from PIL import Image
 
@@ -20,9 +21,13 @@ from scene3d.io.camera_path import read_cameras
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene
 from scene3d.io.video import WRITTEN_SUFFIXES, write_video
+from scene3d.render.first_view import choose
 from scene3d.render.frames import FrameSettings, Mode, frames
 from scene3d.render.itinerary import Itinerary, PathName, Wish, fit_size, plan
+from scene3d.render.panorama import panoramas
 from scene3d.render.scene_points import scene_points
+
+PANORAMA_WIDTH = 2048
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,10 @@ class Config:
     path: PathName = "auto"
     """orbit = turntable, ellipse = around along the photos' places, spiral = small circles in front, flight = smoothly
     through the training cameras, train, test, all = the photos' own views. auto = orbit or flight, what suits."""
+    only: int | None = None
+    """Render only this view of the path, counted from 0; a .png takes one view."""
+    lens: Literal["perspective", "panorama"] = "perspective"
+    """panorama = all directions in one picture, twice as wide as high, for 360 degree viewers; --width is 2048 then."""
     mode: Mode = "rgb"
     """rgb, depth (near bright, one scale for the whole video), normals or alpha."""
     width: int | None = None
@@ -78,6 +87,9 @@ def run(config: Config) -> None:
     else:
         given = fit_size(read_cameras(config.cameras), config.width, config.height)
         itinerary = Itinerary(config.cameras.stem, given)
+    itinerary = _chosen(itinerary, config.only)
+    if config.lens == "panorama":
+        itinerary = _around(itinerary, config)
     out = config.out or _default_out(config, itinerary)
     _check_output(out, itinerary.cameras)
     is_white = config.background == "white" or (
@@ -86,13 +98,36 @@ def run(config: Config) -> None:
     background = (1.0, 1.0, 1.0) if is_white else (0.0, 0.0, 0.0)
     settings = FrameSettings(config.mode, background, None, config.depth_percentiles, config.backend)
     with Progress(len(itinerary.cameras), "rendering") as progress:
-        pictures = _counted(frames(scene, itinerary.cameras, settings), progress)
+        if config.lens == "panorama":
+            up = choose(scene, capture, config.up).up
+            found = panoramas(scene, itinerary.cameras, up, itinerary.cameras.width(), settings)
+        else:
+            found = frames(scene, itinerary.cameras, settings)
+        pictures = _counted(found, progress)
         if out.suffix.lower() in WRITTEN_SUFFIXES:
             write_video(out, pictures, config.fps)
         else:
             _write_pngs(out, pictures, itinerary.cameras.names)
     width, height = itinerary.cameras.sizes[0].tolist()
     print(f"{len(itinerary.cameras)} frames of {width}x{height} ({itinerary.path}, {config.mode}) -> {out}")
+
+
+def _chosen(itinerary: Itinerary, only: int | None) -> Itinerary:
+    if only is None:
+        return itinerary
+    if not 0 <= only < len(itinerary.cameras):
+        raise ValueError(f"only: expected 0 to {len(itinerary.cameras) - 1}, the views of the path, got {only}")
+    return Itinerary(itinerary.path, itinerary.cameras.select([only]))
+
+
+def _around(itinerary: Itinerary, config: Config) -> Itinerary:
+    """The same places with the size of panoramas."""
+    width = config.width or (2 * config.height if config.height is not None else PANORAMA_WIDTH)
+    if width % 2 or (config.height is not None and 2 * config.height != width):
+        raise ValueError(f"width, height: expected a panorama twice as wide as high, got {width} x {config.height}")
+    cameras = itinerary.cameras
+    sizes = torch.tensor([[width, width // 2]]).repeat(len(cameras), 1)
+    return Itinerary(f"{itinerary.path}_panorama", cameras.resized(sizes))
 
 
 def _default_out(config: Config, itinerary: Itinerary) -> Path:
