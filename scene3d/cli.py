@@ -37,6 +37,7 @@ COMMANDS = {
     "fit": Command("scene3d.stages.fit", "fit Gaussian splats to a posed capture"),
     "evaluate": Command("scene3d.stages.evaluate", "measure a scene against the held-out photos"),
     "render": Command("scene3d.stages.render", "render images or a video of a scene"),
+    "mesh": Command("scene3d.stages.mesh", "turn a scene into a textured mesh: .glb, .ply, .obj, .usdz"),
     "report": Command("scene3d.stages.report", "one HTML page about a run"),
     "export": Command("scene3d.stages.export", "write a scene in another format, or as one self-contained web page"),
     "compress": Command("scene3d.stages.compress", "make a scene small: an .s3d file at a stated quality or size"),

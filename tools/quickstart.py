@@ -32,7 +32,7 @@ ANY_TORCH = "torch>=2.2"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 SOURCES = ("pyproject.toml", "README.md", "scene3d", "cuda", "data/sample")
 NO_SOURCES = (".so", ".pyd", ".dylib", ".pyc")
-EXTRAS = {"demo": (), "test": ("test",), "lint": ("test", "dev")}
+EXTRAS = {"demo": (), "test": ("mesh", "test"), "lint": ("test", "dev")}
 LINTERS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),

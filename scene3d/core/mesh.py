@@ -1,0 +1,91 @@
+"""Mesh: triangles with optional normals, colours and texture. Corners run counter-clockwise seen from outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from scene3d.core.checks import Dims
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """V vertices, F triangles, in the frame of the scene.
+
+    Attributes:
+        vertices: World, scene units. [V, 3] float32
+        faces: Indices of corners. [F, 3] int64
+        normals: Unit, per vertex. [V, 3] float32
+        colors: sRGB, per vertex. [V, 3] uint8
+        uvs: Texture coordinates per vertex, (0, 0) bottom left of the image, (1, 1) top right. [V, 2] float32
+        texture: sRGB, first row at the top. [H, W, 3] uint8
+    """
+
+    vertices: Tensor
+    faces: Tensor
+    normals: Tensor | None = None
+    colors: Tensor | None = None
+    uvs: Tensor | None = None
+    texture: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        dims = Dims()
+        dims.check("vertices", self.vertices, "V 3", torch.float32)
+        dims.check("faces", self.faces, "F 3", torch.int64)
+        if self.normals is not None:
+            dims.check("normals", self.normals, "V 3", torch.float32)
+        if self.colors is not None:
+            dims.check("colors", self.colors, "V 3", torch.uint8)
+        if self.uvs is not None:
+            dims.check("uvs", self.uvs, "V 2", torch.float32)
+        if self.texture is not None:
+            dims.check("texture", self.texture, "H W 3", torch.uint8)
+        if len(self.faces) and not 0 <= int(self.faces.min()) <= int(self.faces.max()) < len(self.vertices):
+            raise ValueError(
+                f"faces: expected indices from 0 to {len(self.vertices) - 1}, got {int(self.faces.min())} to "
+                f"{int(self.faces.max())}"
+            )
+
+    @property
+    def n_faces(self) -> int:
+        return self.faces.shape[0]
+
+    def corners(self) -> Tensor:
+        """Corner positions of every face. [F, 3, 3]"""
+        return self.vertices[self.faces]
+
+    def bare(self) -> Mesh:
+        """The shape only."""
+        return Mesh(self.vertices, self.faces)
+
+    def with_faces(self, keep: Tensor) -> Mesh:
+        """The faces `keep` (mask [F] or indices) and the vertices that they use."""
+        faces = self.faces[keep]
+        used = torch.zeros(len(self.vertices), dtype=torch.bool)
+        used[faces.reshape(-1)] = True
+        place = used.cumsum(0) - 1
+        rows = {name: getattr(self, name) for name in ("normals", "colors", "uvs")}
+        kept = {name: value[used] for name, value in rows.items() if value is not None}
+        return replace(self, vertices=self.vertices[used], faces=place[faces], **kept)
+
+
+def face_normals(mesh: Mesh) -> Tensor:
+    """Normals of faces, of twice their area in length. [F, 3]"""
+    a, b, c = mesh.corners().unbind(dim=1)
+    return torch.linalg.cross(b - a, c - a)
+
+
+def face_areas(mesh: Mesh) -> Tensor:
+    """Areas of faces. [F]"""
+    return face_normals(mesh).norm(dim=1) / 2
+
+
+def vertex_normals(mesh: Mesh) -> Tensor:
+    """Unit normals of vertices: the mean of the faces around, by area; 0 where there is none. [V, 3]"""
+    total = torch.zeros_like(mesh.vertices)
+    per_face = face_normals(mesh)
+    for k in range(3):
+        total.index_add_(0, mesh.faces[:, k], per_face)
+    return torch.nn.functional.normalize(total, dim=1)

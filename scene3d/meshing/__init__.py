@@ -1,0 +1,1 @@
+"""Meshes from scenes: fusion, level sets, finishing, textures, comparison with the truth."""

@@ -1,0 +1,146 @@
+"""Depth views: a scene rendered from all sides, as depth fusion and texturing take it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scene3d.core.cameras import Cameras, look_at
+from scene3d.core.scene import Scene
+from scene3d.meshing.fusion import DepthImage
+from scene3d.render.rasterize import rasterize
+from scene3d.render.surround import Surround
+from scene3d.render.types import RasterSettings
+
+DepthKind = Literal["median", "expected"]
+
+# Surfaces seen at a flatter angle than 80 degrees have depths that say little; at silhouettes there is no surface.
+MIN_COSINE = math.cos(math.radians(80))
+# Rings of cameras around a scene without cameras: degrees above the horizon, views.
+DOME = ((-15.0, 14), (10.0, 16), (35.0, 14), (60.0, 10), (85.0, 2))
+DOME_SIDE = 640
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """How views are rendered.
+
+    Attributes:
+        depth: median = where half of the light is stopped; expected = mean depth of what stops it.
+        min_alpha: Pixels less opaque show no surface.
+        far: Farther surfaces are left out, scene units.
+        backend: Of the rasterizer.
+    """
+
+    depth: DepthKind = "median"
+    min_alpha: float = 0.5
+    far: float = math.inf
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_alpha <= 1:
+            raise ValueError(f"min_alpha: expected above 0 and at most 1, got {self.min_alpha}")
+        if not self.far > 0:
+            raise ValueError(f"far: expected a distance above 0, got {self.far}")
+
+
+@dataclass(frozen=True)
+class SurfaceViews:
+    """What C views show of a scene.
+
+    Attributes:
+        cameras: The views.
+        depths: One per view.
+        pictures: Colours, one per view. [H, W, 3] uint8
+    """
+
+    cameras: Cameras
+    depths: tuple[DepthImage, ...]
+    pictures: tuple[Tensor, ...]
+
+
+@torch.no_grad()
+def render_views(
+    scene: Scene, cameras: Cameras, settings: ViewSettings, on_view: Callable[[], None] = lambda: None
+) -> SurfaceViews:
+    """Render depth and colour of every view.
+
+    Args:
+        scene: What to render.
+        cameras: Sizes may differ.
+        settings: How.
+        on_view: Called after each view.
+    """
+    raster = RasterSettings(antialiased=scene.info.antialiased, with_depth=True)
+    gaussians = scene.payload
+    depths, pictures = [], []
+    for i in range(len(cameras)):
+        view = cameras.select([i])
+        render = rasterize(gaussians, view.to(gaussians.device, gaussians.dtype), raster, settings.backend)
+        depth = render.median_depth if settings.depth == "median" else render.depth
+        assert depth is not None
+        depths.append(depth_image(depth[0, ..., 0].float().cpu(), render.alpha[0, ..., 0].cpu(), view, settings))
+        pictures.append((render.rgb[0].nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8).cpu())
+        on_view()
+    return SurfaceViews(cameras, tuple(depths), tuple(pictures))
+
+
+def depth_image(depth: Tensor, alpha: Tensor, camera: Cameras, settings: ViewSettings) -> DepthImage:
+    """Depth [H, W] and opacity [H, W] of one camera as fusion takes it, weighted by the cosine at which it is seen."""
+    known = depth.isfinite() & (depth > 0) & (depth <= settings.far) & (alpha >= settings.min_alpha)
+    depth = torch.where(known, depth, 0.0)
+    cosine = facing_cosine(depth, camera)
+    return DepthImage(depth, torch.where(cosine >= MIN_COSINE, cosine, 0.0))
+
+
+def facing_cosine(depth: Tensor, camera: Cameras) -> Tensor:
+    """Cosine between the rays and the normals of a depth image [H, W], 0 where neighbours are missing. [H, W]"""
+    height, width = depth.shape
+    K = camera.Ks[0].to(depth.dtype)
+    x = (torch.arange(width, dtype=depth.dtype) + 0.5 - K[0, 2]) / K[0, 0]
+    y = (torch.arange(height, dtype=depth.dtype) + 0.5 - K[1, 2]) / K[1, 1]
+    rays = torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(depth)], dim=-1)
+    points = rays * depth[..., None]
+    across = points[1:-1, 2:] - points[1:-1, :-2]
+    down = points[2:, 1:-1] - points[:-2, 1:-1]
+    normals = torch.nn.functional.normalize(torch.linalg.cross(across, down), dim=-1)
+    cosine = (normals * torch.nn.functional.normalize(rays[1:-1, 1:-1], dim=-1)).sum(dim=-1).abs()
+    has_all = (depth[1:-1, 2:] > 0) & (depth[1:-1, :-2] > 0) & (depth[2:, 1:-1] > 0) & (depth[:-2, 1:-1] > 0)
+    result = torch.zeros_like(depth)
+    result[1:-1, 1:-1] = torch.where(has_all & (depth[1:-1, 1:-1] > 0), cosine, 0.0)
+    return result
+
+
+def dome_cameras(surround: Surround) -> Cameras:
+    """Views from all around and above for a scene that came without cameras."""
+    forward, left = surround.horizontal()
+    distance = math.hypot(surround.distance, surround.height)
+    viewmats: list[Tensor] = []
+    for elevation_deg, n_views in DOME:
+        elevation = math.radians(elevation_deg)
+        for k in range(n_views):
+            # Rings are turned against each other: views of neighbouring rings then do not lie above each other.
+            angle = 2 * math.pi * (k + 0.5 * (len(viewmats) % 2)) / n_views
+            flat = math.cos(angle) * forward + math.sin(angle) * left
+            eye = surround.focus + distance * (math.cos(elevation) * flat + math.sin(elevation) * surround.up)
+            viewmats.append(look_at(eye, surround.focus, surround.up))
+    focal = surround.focal_ratio * DOME_SIDE
+    K = torch.tensor([[focal, 0, DOME_SIDE / 2], [0, focal, DOME_SIDE / 2], [0, 0, 1]], dtype=torch.float64)
+    n = len(viewmats)
+    sizes = torch.tensor([[DOME_SIDE, DOME_SIDE]]).repeat(n, 1)
+    return Cameras(torch.stack(viewmats), K.repeat(n, 1, 1), sizes).to(dtype=torch.float32)
+
+
+def choose_views(cameras: Cameras, max_views: int, max_size: int) -> Cameras:
+    """At most `max_views` views, evenly picked, the longer side at most `max_size` pixels."""
+    n = len(cameras)
+    if n > max_views:
+        cameras = cameras.select([round(i * (n - 1) / max(max_views - 1, 1)) for i in range(max_views)])
+    longest = cameras.sizes.amax(dim=1, keepdim=True).double()
+    scale = (max_size / longest).clamp_max(1.0)
+    return cameras.resized((cameras.sizes * scale).round().long().clamp_min(1))

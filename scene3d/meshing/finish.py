@@ -1,0 +1,121 @@
+"""Finish: from a raw surface to one worth keeping: specks away, small holes closed, fewer triangles, normals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scene3d.core.mesh import Mesh, face_areas, vertex_normals
+
+
+@dataclass(frozen=True)
+class FinishSettings:
+    """What to do to a raw surface.
+
+    Attributes:
+        min_component: Connected pieces with less than this share of the area of the largest are removed.
+        max_hole_edges: Holes with at most that many edges are closed.
+        max_faces: Triangles at most; 0 = as many as there are.
+    """
+
+    min_component: float = 1e-3
+    max_hole_edges: int = 60
+    max_faces: int = 50_000
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_component <= 1:
+            raise ValueError(f"min_component: expected a share from 0 to 1, got {self.min_component}")
+        if self.max_hole_edges < 0 or self.max_faces < 0:
+            raise ValueError(
+                f"max_hole_edges, max_faces: expected 0 or more, got {self.max_hole_edges} and {self.max_faces}"
+            )
+
+
+def finish(mesh: Mesh, settings: FinishSettings) -> Mesh:
+    """The cleaned mesh, with normals; colours and textures of `mesh` are dropped."""
+    mesh = remove_specks(mesh.bare(), settings.min_component)
+    mesh = close_holes(mesh, settings.max_hole_edges)
+    if settings.max_faces and mesh.n_faces > settings.max_faces:
+        mesh = decimate(mesh, settings.max_faces)
+    return replace(mesh, normals=vertex_normals(mesh))
+
+
+def components(mesh: Mesh) -> Tensor:
+    """Number of the connected piece of every face. [F] int64"""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    a, b, c = mesh.faces.numpy().T
+    rows, columns = np.concatenate([a, b]), np.concatenate([b, c])
+    n = len(mesh.vertices)
+    graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(n, n))
+    labels = connected_components(graph, directed=False)[1]
+    return torch.from_numpy(labels[a].astype(np.int64))
+
+
+def remove_specks(mesh: Mesh, min_share: float) -> Mesh:
+    """Drop connected pieces whose area is below a share of the largest piece's."""
+    if mesh.n_faces == 0 or min_share == 0:
+        return mesh
+    labels = components(mesh)
+    areas = torch.zeros(int(labels.max()) + 1, dtype=torch.float64).index_add_(0, labels, face_areas(mesh).double())
+    return mesh.with_faces((areas >= min_share * areas.max())[labels])
+
+
+def boundary_loops(mesh: Mesh) -> list[list[int]]:
+    """Closed chains of edges that belong to one face only, in the direction that a patch over them needs.
+
+    Where several holes meet in one vertex, no chain goes through it: those holes are left out.
+    """
+    faces = mesh.faces.numpy()
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    n = len(mesh.vertices)
+    keys, reverse = edges[:, 0] * n + edges[:, 1], edges[:, 1] * n + edges[:, 0]
+    border = edges[~np.isin(keys, reverse)]
+    starts, counts = np.unique(border[:, 1], return_counts=True)
+    is_plain = np.isin(border[:, 1], starts[counts == 1])
+    following = {int(b): int(a) for a, b in border[is_plain]}
+    loops = []
+    while following:
+        start, at = next(iter(following.items()))
+        del following[start]
+        loop = [start]
+        while at in following and at != start:
+            loop.append(at)
+            at = following.pop(at)
+        if at == start and len(loop) >= 3:
+            loops.append(loop)
+    return loops
+
+
+def close_holes(mesh: Mesh, max_edges: int) -> Mesh:
+    """Close holes of at most `max_edges` edges by fans around their middle. Per-vertex data is dropped."""
+    loops = [loop for loop in boundary_loops(mesh) if len(loop) <= max_edges] if mesh.n_faces else []
+    if not loops:
+        return mesh
+    middles: list[Tensor] = []
+    fans: list[Tensor] = []
+    for loop in loops:
+        at = torch.tensor(loop)
+        if len(loop) == 3:
+            fans.append(at[None])
+            continue
+        centre = len(mesh.vertices) + len(middles)
+        middles.append(mesh.vertices[at].mean(dim=0))
+        fans.append(torch.stack([at, at.roll(-1), torch.full_like(at, centre)], dim=1))
+    vertices = torch.cat([mesh.vertices, *(m[None] for m in middles)])
+    return Mesh(vertices, torch.cat([mesh.faces, *fans]))
+
+
+def decimate(mesh: Mesh, max_faces: int) -> Mesh:
+    """Fewer triangles by quadric error (Garland and Heckbert 1997). Per-vertex data is dropped."""
+    import fast_simplification
+
+    vertices, faces = fast_simplification.simplify(
+        mesh.vertices.numpy(), mesh.faces.numpy().astype(np.int32), target_count=max_faces
+    )
+    result = Mesh(torch.from_numpy(vertices.astype(np.float32)), torch.from_numpy(faces.astype(np.int64)))
+    return result.with_faces(face_areas(result) > 0)

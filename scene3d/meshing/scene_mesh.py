@@ -1,0 +1,96 @@
+"""Scene to mesh: views, surface, finish, colours, in one call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from torch import Tensor
+
+from scene3d.core.cameras import Cameras
+from scene3d.core.mesh import Mesh
+from scene3d.core.progress import Progress
+from scene3d.core.scene import Scene
+from scene3d.meshing.block_grid import extract_surface
+from scene3d.meshing.consistency import ConsistencySettings, keep_consistent
+from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, render_views
+from scene3d.meshing.finish import FinishSettings, finish
+from scene3d.meshing.fusion import FusionSettings, fuse, suggest_voxel_size
+from scene3d.meshing.texture import bake_texture, color_vertices, unwrap
+
+logger = logging.getLogger(__name__)
+
+Method = Literal["tsdf"]
+
+
+@dataclass(frozen=True)
+class MeshSettings:
+    """How a scene becomes a mesh.
+
+    Attributes:
+        method: How the surface is found.
+        views: How depth is rendered.
+        consistency: Which depths are believed.
+        voxel_size: Scene units; None from the resolution of the views.
+        truncation_voxels: See FusionSettings.
+        min_weight: See FusionSettings.
+        max_bytes: Memory of the voxels at most.
+        finish: What happens to the raw surface.
+        texture_size: Side of the texture, texels; 0 = colours at vertices.
+    """
+
+    method: Method = "tsdf"
+    views: ViewSettings = field(default_factory=ViewSettings)
+    consistency: ConsistencySettings = field(default_factory=ConsistencySettings)
+    voxel_size: float | None = None
+    truncation_voxels: float = 4.0
+    min_weight: float = 1.0
+    max_bytes: int = 2 << 30
+    finish: FinishSettings = field(default_factory=FinishSettings)
+    texture_size: int = 2048
+
+    def __post_init__(self) -> None:
+        if self.texture_size and not 64 <= self.texture_size <= 16384:
+            raise ValueError(f"texture_size: expected 0 or 64 to 16384 texels, got {self.texture_size}")
+
+
+def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: Sequence[Tensor] | None = None) -> Mesh:
+    """The surface of a scene as a mesh with colours or texture.
+
+    Args:
+        scene: What to mesh.
+        cameras: Views to take it from.
+        settings: How.
+        photos: Pictures for the colours, one per camera [H, W, 3] uint8; None takes renders.
+
+    Raises:
+        ValueError: nothing of the scene is opaque, or a setting asks for too much.
+    """
+    with Progress(len(cameras), "rendering depth") as progress:
+        views = render_views(scene, cameras, settings.views, progress.advance)
+    with Progress(len(cameras), "comparing views") as progress:
+        views = replace(views, depths=keep_consistent(views.depths, cameras, settings.consistency, progress.advance))
+    mesh = finish(surface(views, settings), settings.finish)
+    pictures = views.pictures if photos is None else photos
+    if mesh.n_faces == 0:
+        raise ValueError("mesh: expected a surface, got none. Use a larger voxel size, or a smaller --min-weight")
+    if not settings.texture_size:
+        return color_vertices(mesh, views.cameras, pictures)
+    with Progress(len(cameras), "baking texture") as progress:
+        return bake_texture(
+            unwrap(mesh, settings.texture_size), views.cameras, pictures, settings.texture_size, progress.advance
+        )
+
+
+def surface(views: SurfaceViews, settings: MeshSettings) -> Mesh:
+    """The raw surface that the views show."""
+    voxel_size = settings.voxel_size
+    if voxel_size is None:
+        voxel_size = suggest_voxel_size(views.depths, views.cameras)
+    fusion = FusionSettings(voxel_size, settings.truncation_voxels, settings.min_weight, settings.max_bytes)
+    grid = fuse(views.depths, views.cameras, fusion)
+    mesh = extract_surface(grid)
+    logger.info("%s", f"voxels of {voxel_size:.4g}: {len(grid.blocks):,} blocks, {mesh.n_faces:,} triangles")
+    return mesh

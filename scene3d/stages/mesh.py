@@ -1,0 +1,136 @@
+"""Turn a scene into a mesh with texture that opens in Blender and in browsers: fuse depth, clean, decimate, bake."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from scene3d.core.capture import Capture
+from scene3d.core.errors import OutputError
+from scene3d.io.capture_files import CaptureOptions, read_capture
+from scene3d.io.mesh_files import check_mesh_suffix, write_mesh
+from scene3d.io.registry import read_scene
+from scene3d.meshing.consistency import ConsistencySettings
+from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views, dome_cameras
+from scene3d.meshing.finish import FinishSettings
+from scene3d.meshing.scene_mesh import MeshSettings, Method, mesh_scene
+from scene3d.ops.threads import set_threads, single_threaded_torch
+from scene3d.render.surround import from_cameras, from_gaussians
+
+logger = logging.getLogger(__name__)
+
+# Default of --far over the distance of the cameras from the middle of the scene.
+FAR_SHARE = 1.6
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to turn into a mesh, and how."""
+
+    scene: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SCENE")]
+    """Scene file: of fit, or any splat file."""
+    out: Path | None = None
+    """A .glb, .ply, .obj or .usdz. Default: mesh.glb beside the folder of the scene."""
+    capture: Path | None = None
+    """Folder with the photos and poses of the scene: depth is taken from the training views. Without it, cameras are
+    placed all around, which suits objects."""
+    method: Method = "tsdf"
+    """tsdf = average depth images into signed distances, then marching cubes."""
+    depth: DepthKind = "median"
+    """median = where half of the light is stopped; expected = the mean, smoother, wrong at edges."""
+    voxel_size: float | None = None
+    """Scene units. Default: 1.6 pixels. Smaller keeps more detail and more noise."""
+    far: float | None = None
+    """Surfaces farther from the cameras are left out, scene units. Default: 1.6 times the distance to the middle."""
+    min_agree: int = 2
+    """Depths that fewer of the nearest views confirm are left out; 0 = believe all."""
+    tolerance: float = 0.01
+    """Depths agree to within this share of the depth."""
+    min_weight: float = 1.0
+    """Surfaces seen by fewer views (counted by how straight they look) are left out."""
+    max_faces: int = 50_000
+    """Triangles at most; 0 = all."""
+    min_component: float = 1e-3
+    """Loose pieces with less than this share of the area of the largest are removed."""
+    max_hole_edges: int = 60
+    """Holes with at most that many edges are closed."""
+    texture_size: int = 2048
+    """Side of the texture, texels; 0 = colours at vertices instead. A .ply has colours at vertices always."""
+    colors_from: Literal["renders", "photos"] = "renders"
+    """Pictures that colours are taken from; photos are sharper where poses and exposure are good."""
+    max_views: int = 120
+    """Views at most, evenly picked."""
+    max_size: int = 800
+    """Longer side of the views at most, pixels."""
+    max_memory_gb: float = 2.0
+    """For voxels; more is refused before it is taken."""
+    up: tuple[float, float, float] | None = None
+    """World direction that is up. Default: from the photos or the scene, else -y."""
+    backend: str = "auto"
+    """Rasterizer: auto, cpu, cuda, gsplat or reference."""
+    threads: int | None = None
+    """Of the native code; all cores by default."""
+
+
+def run(config: Config) -> None:
+    """Read, mesh, write, print the size."""
+    out = config.out or _default_out(config.scene)
+    check_mesh_suffix(out)
+    if config.colors_from == "photos" and config.capture is None:
+        raise ValueError("colors_from: photos need --capture")
+    _check_not_input(out, config.scene)
+    set_threads(config.threads)
+    scene = read_scene(config.scene)
+    capture = None if config.capture is None else read_capture(config.capture, CaptureOptions(max_size=config.max_size))
+    up = config.up or scene.info.up
+    if capture is None:
+        surround = from_gaussians(scene.payload, up)
+        cameras = choose_views(dome_cameras(surround), config.max_views, config.max_size)
+        logger.info("no capture given: %d views from all around", len(cameras))
+    else:
+        surround = from_cameras(capture.cameras.select(capture.train), up)
+        cameras = choose_views(capture.cameras.select(capture.train), config.max_views, config.max_size)
+    far = config.far if config.far is not None else FAR_SHARE * math.hypot(surround.distance, surround.height)
+    photos = _photos(capture, cameras.names) if capture is not None and config.colors_from == "photos" else None
+    with single_threaded_torch():
+        mesh = mesh_scene(scene, cameras, _settings(config, out, far), photos)
+    write_mesh(mesh, out, tuple(surround.up.tolist()))
+    colors = "colours at vertices" if mesh.texture is None else f"texture of {mesh.texture.shape[0]} texels"
+    print(
+        f"{mesh.n_faces:,} triangles, {len(mesh.vertices):,} vertices, {colors}, "
+        f"{out.stat().st_size / 1e6:.1f} MB -> {out}"
+    )
+
+
+def _settings(config: Config, out: Path, far: float) -> MeshSettings:
+    return MeshSettings(
+        method=config.method,
+        views=ViewSettings(config.depth, far=far, backend=config.backend),
+        consistency=ConsistencySettings(tolerance=config.tolerance, min_agree=config.min_agree),
+        voxel_size=config.voxel_size,
+        min_weight=config.min_weight,
+        max_bytes=int(config.max_memory_gb * 2**30),
+        finish=FinishSettings(config.min_component, config.max_hole_edges, config.max_faces),
+        texture_size=0 if out.suffix.lower() == ".ply" else config.texture_size,
+    )
+
+
+def _photos(capture: Capture, names: tuple[str, ...]) -> list[torch.Tensor]:
+    place = {name: i for i, name in enumerate(capture.cameras.names)}
+    return [capture.load(place[name]).rgb for name in names]
+
+
+def _default_out(scene: Path) -> Path:
+    folder = scene.resolve().parent
+    return (folder.parent if folder.name == "fit" else folder) / "mesh.glb"
+
+
+def _check_not_input(out: Path, scene: Path) -> None:
+    if out.resolve() == scene.resolve():
+        raise OutputError(out, "this is the scene itself", "Choose another name.")

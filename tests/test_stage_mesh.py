@@ -1,0 +1,90 @@
+"""The mesh stage from the command line, on a small ball of splats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_capture import write_tiny_capture
+
+from scene3d.cli import main
+from scene3d.core.gaussians import Gaussians
+from scene3d.core.scene import Scene
+from scene3d.io.mesh_files import read_mesh
+from scene3d.io.registry import write_scene
+
+for package in ("scipy", "trimesh", "xatlas", "fast_simplification"):
+    pytest.importorskip(package, reason="the mesh stage needs it: pip install scene3d[mesh]")
+
+
+def ball(n: int = 900, opacity_logit: float = 6.0) -> Scene:
+    """Flat splats all over the unit sphere, each facing outwards."""
+    k = torch.arange(n) + 0.5
+    z, angle = 1 - 2 * k / n, k * 2.399963
+    ring = (1 - z.square()).sqrt()
+    means = torch.stack([ring * angle.cos(), ring * angle.sin(), z], dim=1)
+    # The rotation that takes +z to the mean: half way between both.
+    quats = torch.stack([1 + means[:, 2], -means[:, 1], means[:, 0], torch.zeros(n)], dim=1)
+    log_scales = torch.tensor([0.08, 0.08, 0.003]).log().repeat(n, 1)
+    sh0 = (means[:, None] * 0.4) / 0.2820948
+    return Scene(Gaussians(means, quats, log_scales, torch.full((n,), opacity_logit), sh0, torch.zeros(n, 0, 3)))
+
+
+@pytest.fixture(scope="module")
+def scene_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ball") / "scene.ply"
+    write_scene(ball(), path)
+    return path
+
+
+def test_a_bare_scene_becomes_a_textured_mesh_in_its_frame(scene_path: Path, capsys: pytest.CaptureFixture[str]):
+    options = ["--max-size", "96", "--texture-size", "256", "--max-faces", "3000", "--max-views", "24"]
+    assert main(["mesh", str(scene_path), *options]) == 0
+    mesh = read_mesh(scene_path.with_name("mesh.glb"))
+    radii = mesh.vertices.norm(dim=1)
+    assert mesh.n_faces <= 3000
+    # Depth at the centres of splats seen from the side lies inwards or outwards by a share of their size, 0.08.
+    assert float((radii - 1).abs().mean()) < 0.04
+    assert mesh.texture is not None
+    assert mesh.texture.shape == (256, 256, 3)
+    assert "texture of 256 texels" in capsys.readouterr().out
+
+
+def test_a_capture_gives_the_views(tmp_path: Path):
+    scene = ball()
+    write_scene(scene, tmp_path / "scene.ply")
+    capture = write_tiny_capture(tmp_path / "capture", scene)
+    out = tmp_path / "mesh.ply"
+    options = ["--capture", str(capture), "--min-agree", "1", "--tolerance", "0.05", "--min-weight", "0.2"]
+    assert main(["mesh", str(tmp_path / "scene.ply"), "--out", str(out), *options]) == 0
+    mesh = read_mesh(out)
+    assert mesh.colors is not None
+    assert float((mesh.vertices.norm(dim=1) - 1).abs().mean()) < 0.1
+
+
+def test_a_transparent_scene_says_so_and_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_scene(ball(opacity_logit=-6.0), tmp_path / "faint.ply")
+    assert main(["mesh", str(tmp_path / "faint.ply"), "--max-size", "64", "--max-views", "6"]) == 1
+    assert "expected a surface in some view, got none" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["faint.ply"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--voxel-size", "1e-5"], "Use "),
+        (["--voxel-size", "0"], "voxel_size: expected a length above 0"),
+        (["--out", "mesh.stl"], "unknown mesh format"),
+        (["--colors-from", "photos"], "photos need --capture"),
+        (["--texture-size", "7"], "texture_size: expected"),
+    ],
+)
+def test_bad_options_are_told_in_one_line(
+    scene_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+):
+    few = ["--max-size", "64", "--max-views", "6", "--max-memory-gb", "0.001"]
+    assert main(["mesh", str(scene_path), *few, *options]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
