@@ -13,11 +13,11 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras, look_at
 from scene3d.core.scene import Scene
 from scene3d.meshing.fusion import DepthImage
-from scene3d.render.rasterize import rasterize
+from scene3d.render.scene_view import render_scene
 from scene3d.render.surround import Surround
-from scene3d.render.types import RasterSettings
+from scene3d.render.types import RasterSettings, Render
 
-DepthKind = Literal["median", "expected"]
+DepthKind = Literal["auto", "median", "expected"]
 
 # Surfaces seen at a flatter angle than 80 degrees have depths that say little; at silhouettes there is no surface.
 MIN_COSINE = math.cos(math.radians(80))
@@ -31,13 +31,14 @@ class ViewSettings:
     """How views are rendered.
 
     Attributes:
-        depth: median = where half of the light is stopped; expected = mean depth of what stops it.
+        depth: median = where half of the light is stopped; expected = mean depth of what stops it; auto = median
+            where the scene knows it, which radiance fields do not.
         min_alpha: Pixels less opaque show no surface.
         far: Farther surfaces are left out, scene units.
         backend: Of the rasterizer.
     """
 
-    depth: DepthKind = "median"
+    depth: DepthKind = "auto"
     min_alpha: float = 0.5
     far: float = math.inf
     backend: str = "auto"
@@ -77,17 +78,23 @@ def render_views(
         on_view: Called after each view.
     """
     raster = RasterSettings(antialiased=scene.info.antialiased, with_depth=True)
-    gaussians = scene.payload
     depths, pictures = [], []
     for i in range(len(cameras)):
         view = cameras.select([i])
-        render = rasterize(gaussians, view.to(gaussians.device, gaussians.dtype), raster, settings.backend)
-        depth = render.median_depth if settings.depth == "median" else render.depth
-        assert depth is not None
+        render = render_scene(scene, view, raster, settings.backend)
+        depth = _chosen_depth(render, settings.depth)
         depths.append(depth_image(depth[0, ..., 0].float().cpu(), render.alpha[0, ..., 0].cpu(), view, settings))
         pictures.append((render.rgb[0].nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8).cpu())
         on_view()
     return SurfaceViews(cameras, tuple(depths), tuple(pictures))
+
+
+def _chosen_depth(render: Render, kind: DepthKind) -> Tensor:  # [1, H, W, 1]
+    if kind == "median" and render.median_depth is None:
+        raise ValueError("depth: expected auto or expected for a radiance field, got median")
+    depth = render.depth if kind == "expected" or render.median_depth is None else render.median_depth
+    assert depth is not None
+    return depth
 
 
 def depth_image(depth: Tensor, alpha: Tensor, camera: Cameras, settings: ViewSettings) -> DepthImage:

@@ -21,7 +21,8 @@ from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views, d
 from scene3d.meshing.finish import FinishSettings
 from scene3d.meshing.scene_mesh import MeshSettings, Method, mesh_scene
 from scene3d.ops.threads import set_threads, single_threaded_torch
-from scene3d.render.surround import from_cameras, from_gaussians
+from scene3d.render.scene_points import scene_points
+from scene3d.render.surround import from_cameras, from_points
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,9 @@ class Config:
     placed all around, which suits objects."""
     method: Method = "tsdf"
     """tsdf = average depth images into signed distances, then marching cubes."""
-    depth: DepthKind = "median"
-    """median = where half of the light is stopped; expected = the mean, smoother, wrong at edges."""
+    depth: DepthKind = "auto"
+    """median = where half of the light is stopped; expected = the mean, smoother, wrong at edges. auto = median, for
+    radiance fields expected."""
     voxel_size: float | None = None
     """Scene units. Default: 1.6 pixels. Smaller keeps more detail and more noise."""
     far: float | None = None
@@ -90,7 +92,7 @@ def run(config: Config) -> None:
     capture = None if config.capture is None else read_capture(config.capture, CaptureOptions(max_size=config.max_size))
     up = config.up or scene.info.up
     if capture is None:
-        surround = from_gaussians(scene.payload, up)
+        surround = from_points(scene_points(scene), up)
         cameras = choose_views(dome_cameras(surround), config.max_views, config.max_size)
         logger.info("no capture given: %d views from all around", len(cameras))
     else:
