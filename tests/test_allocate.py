@@ -32,3 +32,9 @@ def test_a_worse_way_that_costs_more_is_never_taken() -> None:
 
 def test_a_better_way_that_costs_less_is_taken_at_once() -> None:
     assert allocate({"a": [Choice(5, 1.0), Choice(4, 0.5), Choice(9, 0.4)]}, max_error=0.6) == {"a": 1}
+
+
+def test_room_left_by_the_last_step_is_used() -> None:
+    # The step to b's second way gains most per byte and makes a's second way needless.
+    options = {"a": [Choice(1, 3.0), Choice(2, 1.0)], "b": [Choice(1, 9.0), Choice(11, 0.0)]}
+    assert allocate(options, max_error=3.0) == {"a": 0, "b": 1}

@@ -50,7 +50,25 @@ def allocate(
             break
         _, name, i = max(steps, key=lambda step: (step[0], step[1], -step[2]))
         chosen[name] = i
-    return chosen
+    return chosen if max_error is None else _without_slack(options, chosen, max_error)
+
+
+def _without_slack(options: Mapping[str, Sequence[Choice]], chosen: dict[str, int], max_error: float) -> dict[str, int]:
+    """Take cheaper ways where the last greedy step left room for them, the largest saving first."""
+    chosen = dict(chosen)
+    while True:
+        total = sum(options[name][i].error for name, i in chosen.items())
+        steps = [
+            (options[name][at].size_bytes - way.size_bytes, name, i)
+            for name, at in chosen.items()
+            for i, way in enumerate(options[name])
+            if way.size_bytes < options[name][at].size_bytes
+            and total - options[name][at].error + way.error <= max_error
+        ]
+        if not steps:
+            return chosen
+        _, name, i = max(steps, key=lambda step: (step[0], step[1], -step[2]))
+        chosen[name] = i
 
 
 def _gain(now: Choice, then: Choice) -> float:

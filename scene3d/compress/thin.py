@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
+from scene3d.compress.goal import Goal
+from scene3d.compress.importance import blend_weights
 from scene3d.compress.judge import Judge
 from scene3d.compress.prune import choose_sh_degrees, cut_sh, keep_heaviest, sh_errors
 from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
+from scene3d.core.scene import Scene
+from scene3d.render.types import RasterSettings
+
+# Shares of the error that pruning and cut coefficients may take.
+PRUNE_SHARE, CUT_SHARE = 0.15, 0.05
+MAX_DECIDING_VIEWS = 8
 
 PRUNE_SHARES = (0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
 # Tolerances of cut coefficients are tried from here on, each a quarter of the one before.
@@ -63,3 +72,44 @@ def cut_sh_within(
         if mean_error(judge, thinner) <= bound:
             return thinner
     return gaussians
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """A scene without what its views do not miss, and what it is judged by on the way.
+
+    Attributes:
+        gaussians: What is left.
+        weights: Blend weight of each, summed over the views. [N]
+        decider: Judges by some of the views that decide.
+        error: Mean squared error of the thinning itself.
+    """
+
+    gaussians: Gaussians
+    weights: torch.Tensor
+    decider: Judge
+    error: float
+
+    def error_with(self, name: str, value: torch.Tensor) -> float:
+        """Mean squared error that another value of one stored tensor adds."""
+        changed = Gaussians(**{**self.gaussians.params(), name: value.view_as(getattr(self.gaussians, name))})
+        return max(mean_error(self.decider, changed) - self.error, 0.0)
+
+
+def thin(scene: Scene, goal: Goal, settings: RasterSettings, views: Cameras) -> Thinned:
+    """Prune a scene and cut its harmonics, within shares of the error that the goal allows.
+
+    Args:
+        scene: What to thin.
+        goal: Its quality counts even where a size is asked for.
+        settings: How the scene is rendered.
+        views: By which is decided.
+    """
+    full, bound = scene.splats(), 10 ** (-goal.fidelity_db / 10)
+    step = max(1, math.ceil(len(views) / MAX_DECIDING_VIEWS))
+    decider = Judge(scene, views.select(range(0, len(views), step)))
+    weights = blend_weights(full, views, settings)
+    keep = prune_within(full, weights, decider, PRUNE_SHARE * bound)
+    weights = weights[:, keep]
+    gaussians = cut_sh_within(full.select(keep), views, weights, decider, CUT_SHARE * bound)
+    return Thinned(gaussians, weights.sum(dim=0), decider, mean_error(decider, gaussians))

@@ -10,7 +10,7 @@ import torch
 from scene3d.core.errors import FormatError
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
-from scene3d.io import s3d_codebook, s3d_context, s3d_lossless
+from scene3d.io import s3d_codebook, s3d_context, s3d_grid, s3d_lossless
 from scene3d.io.s3d_container import Container, read_container, write_container
 
 # What a codec offers: the payload of a container; the path is for the texts of errors.
@@ -18,6 +18,7 @@ CODECS: dict[str, Callable[[Container, Path], Gaussians]] = {
     s3d_context.CODEC: s3d_context.decode_context,
     s3d_lossless.CODEC: s3d_lossless.decode_lossless,
     s3d_codebook.CODEC: s3d_codebook.decode_codebook,
+    s3d_grid.CODEC: s3d_grid.decode_grid,
 }
 NEWER = "Use a newer scene3d."
 

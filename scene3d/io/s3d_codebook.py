@@ -164,9 +164,16 @@ def decode_codebook(container: Container, path: Path) -> Gaussians:
 
 
 def _read_column(container: Container, path: Path, name: str, width: int) -> Tensor:  # [N, width]
+<<<<<<< HEAD
     sizes = container.meta.get("codes", {}).get(name) if isinstance(container.meta.get("codes"), dict) else None
     is_list = isinstance(sizes, list) and all(isinstance(k, int) and 0 <= k <= MAX_CODES for k in sizes)
     if not isinstance(sizes, list) or not is_list or not 1 <= len(sizes) <= MAX_STAGES:
+=======
+    table: Any = container.meta.get("codes")
+    sizes: Any = table.get(name) if isinstance(table, dict) else None
+    is_sound = isinstance(sizes, list) and 1 <= len(sizes) <= MAX_STAGES
+    if not is_sound or not all(isinstance(k, int) and 0 <= k <= MAX_CODES for k in sizes):
+>>>>>>> 1bea35d (Add self-organizing grids as pictures in .s3d)
         problem = f"codes of {name}: expected 1 to {MAX_STAGES} sizes up to {MAX_CODES}, got {str(sizes)[:60]}"
         raise FormatError(path, problem, remedy=DAMAGED)
     total = torch.zeros(container.n_items, width)
@@ -241,7 +248,7 @@ def _whole(container: Container, path: Path, name: str, low: int, high: int) -> 
 
 
 def _read_box(container: Container, path: Path) -> Tensor:
-    value = container.meta.get("box")
+    value: Any = container.meta.get("box")
     is_numbers = isinstance(value, list) and len(value) == 4 and all(isinstance(v, int | float) for v in value)
     if not isinstance(value, list) or not is_numbers or not value[3] > 0:
         problem = f"box: expected a corner and a side, four numbers, got {str(value)[:60]}"
