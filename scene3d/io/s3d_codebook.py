@@ -164,16 +164,10 @@ def decode_codebook(container: Container, path: Path) -> Gaussians:
 
 
 def _read_column(container: Container, path: Path, name: str, width: int) -> Tensor:  # [N, width]
-<<<<<<< HEAD
-    sizes = container.meta.get("codes", {}).get(name) if isinstance(container.meta.get("codes"), dict) else None
-    is_list = isinstance(sizes, list) and all(isinstance(k, int) and 0 <= k <= MAX_CODES for k in sizes)
-    if not isinstance(sizes, list) or not is_list or not 1 <= len(sizes) <= MAX_STAGES:
-=======
     table: Any = container.meta.get("codes")
     sizes: Any = table.get(name) if isinstance(table, dict) else None
     is_sound = isinstance(sizes, list) and 1 <= len(sizes) <= MAX_STAGES
     if not is_sound or not all(isinstance(k, int) and 0 <= k <= MAX_CODES for k in sizes):
->>>>>>> 1bea35d (Add self-organizing grids as pictures in .s3d)
         problem = f"codes of {name}: expected 1 to {MAX_STAGES} sizes up to {MAX_CODES}, got {str(sizes)[:60]}"
         raise FormatError(path, problem, remedy=DAMAGED)
     total = torch.zeros(container.n_items, width)
