@@ -34,7 +34,7 @@ COMMANDS = {
     "run": Command("scene3d.stages.run", "photos or a capture to a scene, pictures and a report; the whole chain"),
     "demo": Command("scene3d.stages.run", "the same chain on the bundled sample capture"),
     "pose": Command("scene3d.stages.pose", "find the cameras of plain photos or of a video (structure from motion)"),
-    "fit": Command("scene3d.stages.fit", "fit Gaussian splats to a posed capture"),
+    "fit": Command("scene3d.stages.fit", "fit Gaussian splats or a radiance field to a posed capture"),
     "evaluate": Command("scene3d.stages.evaluate", "measure a scene against the held-out photos"),
     "render": Command("scene3d.stages.render", "render images or a video of a scene"),
     "mesh": Command("scene3d.stages.mesh", "turn a scene into a textured mesh: .glb, .ply, .obj, .usdz"),

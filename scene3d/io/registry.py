@@ -46,6 +46,16 @@ WRITERS: dict[str, Callable[[Scene, Path], None]] = {
 }
 
 
+# Scene files of a fit: of Gaussians, of a radiance field.
+SPLATS_FILE, FIELD_FILE = "scene.ply", "scene.s3d"
+
+
+def scene_file(folder: Path) -> Path:
+    """The scene in the folder of a fit; where there is none, the place where Gaussians would be."""
+    field = folder / FIELD_FILE
+    return field if field.is_file() and not (folder / SPLATS_FILE).is_file() else folder / SPLATS_FILE
+
+
 def read_scene(path: Path) -> Scene:
     """Read a scene in the format that its suffix names.
 

@@ -8,18 +8,21 @@ from pathlib import Path
 import torch
 
 from scene3d.core.errors import FormatError
+from scene3d.core.fields import Field
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
-from scene3d.io import s3d_codebook, s3d_context, s3d_grid, s3d_lossless
+from scene3d.io import field_codec, s3d_codebook, s3d_context, s3d_grid, s3d_lossless
 from scene3d.io.s3d_container import Container, read_container, write_container
 
 # What a codec offers: the payload of a container; the path is for the texts of errors.
-CODECS: dict[str, Callable[[Container, Path], Gaussians]] = {
+CODECS: dict[str, Callable[[Container, Path], Gaussians | Field]] = {
     s3d_context.CODEC: s3d_context.decode_context,
     s3d_lossless.CODEC: s3d_lossless.decode_lossless,
     s3d_codebook.CODEC: s3d_codebook.decode_codebook,
     s3d_grid.CODEC: s3d_grid.decode_grid,
+    field_codec.CODEC: field_codec.decode_field,
 }
+KINDS = ("splats", "field")
 NEWER = "Use a newer scene3d."
 
 
@@ -30,8 +33,9 @@ def read_s3d(path: Path) -> Scene:
         FormatError: the file is damaged, or holds a kind of scene or a codec that this program does not know.
     """
     container = read_container(path)
-    if container.kind != "splats":
-        raise FormatError(path, f"holds a scene of the kind {container.kind!r}, expected 'splats'", remedy=NEWER)
+    if container.kind not in KINDS:
+        problem = f"holds a scene of the kind {container.kind!r}, expected one of {', '.join(KINDS)}"
+        raise FormatError(path, problem, remedy=NEWER)
     if container.codec not in CODECS:
         problem = f"is written with the codec {container.codec!r}, expected one of {', '.join(CODECS)}"
         raise FormatError(path, problem, remedy=NEWER)
@@ -44,5 +48,8 @@ def write_s3d(scene: Scene, path: Path) -> None:
     Raises:
         OutputError: path cannot be written.
     """
+    if "splats" not in scene.capabilities:
+        write_container(field_codec.encode_field(scene), path)
+        return
     payload = scene.splats().detach().to("cpu", torch.float32)
     write_container(s3d_lossless.encode_lossless(Scene(payload, scene.info)), path)

@@ -34,9 +34,6 @@ def save(path: Path, state: FitState, capture: Capture, settings: FitSettings) -
         OutputError: the file cannot be written; what was there before stays.
     """
     data = {
-        "version": VERSION,
-        "settings": json.dumps(asdict(settings)),
-        "capture": _fingerprint(capture),
         "adam": _table(state.adam),
         "stats": _table(state.stats),
         "generator": state.generator.get_state(),
@@ -44,8 +41,18 @@ def save(path: Path, state: FitState, capture: Capture, settings: FitSettings) -
         "poses": None if state.poses is None else _table(state.poses),
         **{name: getattr(state, name) for name in _PLAIN_FIELDS},
     }
+    write(path, data, capture, asdict(settings))
+
+
+def write(path: Path, data: dict[str, Any], capture: Capture, settings: dict[str, Any]) -> None:
+    """Write plain data and tensors, with what they belong to.
+
+    Raises:
+        OutputError: the file cannot be written; what was there before stays.
+    """
+    owner = {"version": VERSION, "settings": json.dumps(settings), "capture": _fingerprint(capture)}
     with atomic_write(path) as temporary:
-        torch.save(data, temporary)
+        torch.save({**owner, **data}, temporary)
 
 
 def load(path: Path, capture: Capture, settings: FitSettings) -> FitState:
@@ -54,8 +61,8 @@ def load(path: Path, capture: Capture, settings: FitSettings) -> FitState:
     Raises:
         FormatError: no readable checkpoint, or one of another run.
     """
-    data = _read(path)
-    _check_same_run(path, data, capture, settings)
+    data = read(path)
+    check_same_run(path, data, capture, asdict(settings))
     try:
         return _state(data)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -64,7 +71,7 @@ def load(path: Path, capture: Capture, settings: FitSettings) -> FitState:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings of the run a checkpoint belongs to, as plain data."""
-    return dict(json.loads(_read(path)["settings"]))
+    return dict(json.loads(read(path)["settings"]))
 
 
 _PLAIN_FIELDS = ("order", "position", "step", "seconds", "fraction", "n_start", "n_dropped", "n_skipped")
@@ -81,7 +88,12 @@ def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, torch.Tensor) else value
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """What `write` has written.
+
+    Raises:
+        FormatError: no readable checkpoint.
+    """
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, KeyError) as error:
@@ -92,11 +104,16 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _check_same_run(path: Path, data: dict[str, Any], capture: Capture, settings: FitSettings) -> None:
+def check_same_run(path: Path, data: dict[str, Any], capture: Capture, settings: dict[str, Any]) -> None:
+    """Check that a checkpoint belongs to this capture and these settings.
+
+    Raises:
+        FormatError: it does not.
+    """
     if data.get("capture") != _fingerprint(capture):
         raise FormatError(path, "belongs to another capture or another image size", remedy=START_AFRESH)
     # JSON turns tuples to lists: both sides must have gone through it.
-    ours, theirs = json.loads(json.dumps(asdict(settings))), json.loads(str(data.get("settings", "{}")))
+    ours, theirs = json.loads(json.dumps(settings)), json.loads(str(data.get("settings", "{}")))
     changed = [name for name in ours if name not in FREE_SETTINGS and ours[name] != theirs.get(name)]
     if changed:
         words = ", ".join(f"{name} was {theirs.get(name)}, now {ours[name]}" for name in changed)

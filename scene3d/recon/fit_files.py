@@ -40,7 +40,14 @@ class RunLog:
             "loss": line.loss,
             "n_gaussians": line.n_gaussians,
         }
-        row |= {name: values[name] for name in ("scale", "psnr", "cc_psnr")}
+        self.write_row(row | {name: values[name] for name in ("scale", "psnr", "cc_psnr")})
+
+    def write_row(self, row: dict[str, Any]) -> None:
+        """Append a line of any names; NaN becomes null.
+
+        Raises:
+            OutputError: the disk is full or the file is gone read-only.
+        """
         # NaN is no JSON.
         row = {name: None if value != value else value for name, value in row.items()}
         try:

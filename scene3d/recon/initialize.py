@@ -153,7 +153,7 @@ def _inside_silhouettes(store: PhotoStore, views: list[int], candidates: Tensor)
     n_seen, n_inside = torch.zeros(len(candidates)), torch.zeros(len(candidates))
     colors = torch.zeros(len(candidates), 3)
     for view in views:
-        seen, rgb, alpha = _look_up(store, view, candidates)
+        seen, rgb, alpha = look_up_photo(store, view, candidates)
         inside = seen & (alpha > HULL_ALPHA)
         n_seen += seen
         n_inside += inside
@@ -162,7 +162,7 @@ def _inside_silhouettes(store: PhotoStore, views: list[int], candidates: Tensor)
     return candidates[rows], (colors[rows] / n_inside[rows, None].clamp(min=1)).clamp(0, 1)
 
 
-def _look_up(store: PhotoStore, view: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def look_up_photo(store: PhotoStore, view: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Whether a photo sees each point [P], and the premultiplied colour [P, 3] and alpha [P] there."""
     camera, target = store.camera(view, HULL_SCALE), store.target(view, HULL_SCALE)
     in_cam = (points[:, None, :] * camera.viewmats[0, :3, :3]).sum(dim=2) + camera.viewmats[0, :3, 3]

@@ -9,12 +9,13 @@ import torch
 
 from scene3d.core.capture import Capture
 from scene3d.core.gaussians import Gaussians
+from scene3d.core.scene import Scene, SceneInfo
 from scene3d.ops.color_fit import fit_colors
 from scene3d.ops.image import psnr
-from scene3d.recon.losses import eval_background
+from scene3d.recon.losses import Color, eval_background
 from scene3d.recon.photos import PhotoStore
 from scene3d.recon.settings import FitSettings
-from scene3d.render.rasterize import rasterize
+from scene3d.render.scene_view import render_scene
 from scene3d.render.types import RasterSettings
 
 
@@ -56,15 +57,23 @@ def validate(
 
     PSNR of float renders clamped to [0, 1], not rounded to 8 bits; masked pixels do not count.
     """
+    background = eval_background(settings.background, capture.has_alpha)
+    scene = Scene(gaussians.detach(), SceneInfo(antialiased=settings.antialiased))
+    return validate_scene(scene, capture, background, step, seconds, settings.backend)
+
+
+def validate_scene(
+    scene: Scene, capture: Capture, background: Color, step: int, seconds: float, backend: str = "auto"
+) -> Validation | None:
+    """The same for any kind of scene, over the background given."""
     if not capture.test:
         return None
-    background = eval_background(settings.background, capture.has_alpha)
-    raster = RasterSettings(antialiased=settings.antialiased, background=background)
+    raster = RasterSettings(antialiased=scene.info.antialiased, background=background)
     store = PhotoStore(capture, budget_bytes=0)
     scores = []
     with torch.no_grad():
         for view in capture.test:
-            rgb = rasterize(gaussians.detach(), store.camera(view, 1), raster, settings.backend).rgb[0]
+            rgb = render_scene(scene, store.camera(view, 1), raster, backend).rgb[0]
             target = store.target(view, 1)
             truth = target.over(background)
             truth = truth.float() / 255 if truth.dtype == torch.uint8 else truth
@@ -74,4 +83,6 @@ def validate(
     n = len(scores)
     means = sum(s.psnr for s in scores) / n, sum(s.cc_psnr for s in scores) / n
     words = f"float renders clamped to 0..1 over {background}; cc_psnr after a least-squares affine colour fit"
-    return Validation(step, seconds, len(gaussians), *means, tuple(scores), f"{capture.protocol}; {words}".lstrip("; "))
+    return Validation(
+        step, seconds, scene.n_gaussians, *means, tuple(scores), f"{capture.protocol}; {words}".lstrip("; ")
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scene3d.core.errors import CaptureError, FormatError
+from scene3d.io.registry import scene_file
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
 
@@ -75,7 +76,7 @@ def read_run(folder: Path) -> RunFolder:
         raise CaptureError(folder, "no such folder", "Give the --out folder of scene3d run.")
     metrics = _read_object(folder / "eval" / "metrics.json")
     log = _read_log(folder / "fit" / "log.jsonl")
-    scene = folder / "fit" / "scene.ply"
+    scene = scene_file(folder / "fit")
     if not metrics and not log and not scene.is_file():
         remedy = "Give the --out folder of scene3d run."
         raise CaptureError(folder, "holds no run: neither fit/log.jsonl nor eval/metrics.json", remedy)

@@ -49,7 +49,8 @@ def headline(run: RunFolder) -> str:
     ]
     cards = []
     count = metrics.get("n_gaussians") or (run.log[-1].n_gaussians if run.log else None)
-    if count is not None:
+    # A radiance field has none.
+    if count is not None and (count or not metrics.get("scene_size")):
         cards.append(_card("Gaussians", f"{int(count):,}", ""))
     if run.scene_bytes:
         value, unit = size_text(run.scene_bytes).split(" ", 1)
@@ -110,8 +111,9 @@ def curves(run: RunFolder) -> str:
     measured = [(point, point.psnr) for point in run.log if point.psnr is not None]
     drawn = [
         plots.Plot("Loss", "step", "loss", tuple((p.step, p.loss) for p in run.log), is_log=_spans_a_decade(run)),
-        plots.Plot("Gaussians", "step", "count", tuple((p.step, p.n_gaussians) for p in run.log)),
     ]
+    if any(p.n_gaussians for p in run.log):
+        drawn.append(plots.Plot("Gaussians", "step", "count", tuple((p.step, p.n_gaussians) for p in run.log)))
     if measured:
         by_time = tuple((point.seconds / divisor, psnr) for point, psnr in measured)
         by_step = tuple((float(point.step), psnr) for point, psnr in measured)

@@ -1,9 +1,10 @@
-"""Fit Gaussian splats to a posed capture. Ctrl-C stops cleanly; the same command then goes on to the same result."""
+"""Fit splats or a radiance field to a posed capture. Ctrl-C stops cleanly; the same command goes on to the same end."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,17 +17,20 @@ from scene3d.core.interrupt import stop_requests
 from scene3d.core.progress import duration_text
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.capture_files import CaptureOptions, read_capture
-from scene3d.io.registry import read_scene, write_scene
+from scene3d.io.registry import SPLATS_FILE, read_scene, write_scene
 from scene3d.io.stamp import digest
 from scene3d.io.transforms_json import write_transforms_json
 from scene3d.ops.threads import set_threads
 from scene3d.recon import checkpoint, fit_files, triangulate
+from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.fit import FitResult, Hooks, fit
 from scene3d.recon.forecast import forecast, measure_cost
 from scene3d.recon.initialize import initialize
 from scene3d.recon.pose_progress import StepProgress
 from scene3d.recon.presets import MAX_SIZES, PresetName, preset_settings
 from scene3d.recon.settings import BackgroundName, ExposureName, FitSettings
+from scene3d.stages import fit_field
+from scene3d.stages.fit_field import FieldConfig
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +68,11 @@ class Config:
     capture: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CAPTURE")]
     """Folder with photos and poses: COLMAP, transforms.json or Blender."""
     out: Path = Path("fit")
-    """Folder for scene.ply, checkpoint.pt, config.json, log.jsonl and stats/."""
+    """Folder for scene.ply (scene.s3d of a field), checkpoint.pt, config.json, log.jsonl and stats/."""
+    kind: Literal["gaussians", "vm", "cp"] = "gaussians"
+    """gaussians = splats, fast to render; vm = field of planes and lines (TensoRF), cp = of lines only, small."""
+    field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
+    """Options of --kind vm and cp."""
     preset: PresetName = "balanced"
     """fast = a minute or less, balanced = minutes, best = as good as it gets; for small photos on a CPU."""
     max_steps: int | None = None
@@ -77,7 +85,7 @@ class Config:
     """Longer side of photos at most, pixels. Default without data-factor: by the preset."""
     test_every: int = 8
     """Every n-th photo by name is held out for testing; 0 = none."""
-    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    strategy: StrategyConfig = dataclasses.field(default_factory=StrategyConfig)
     """Density control."""
     sh_degree: int | None = None
     """Spherical-harmonics degree of view-dependent colour, 0 to 3."""
@@ -117,6 +125,9 @@ def run(config: Config) -> None:
     capture = read_capture(config.capture, _capture_options(config))
     for notice in capture.notices:
         logger.info("%s", notice)
+    if config.kind != "gaussians":
+        fit_field.run(_field_order(config, capture), capture)
+        return
     settings = fit_settings(config, capture)
     first = _first_gaussians(config, capture)
     path = config.out / "checkpoint.pt"
@@ -134,10 +145,10 @@ def run(config: Config) -> None:
         logger.warning("stopped after step %d; the same command goes on from %s", result.n_steps, path)
         raise SystemExit(should_stop.exit_code)
     info = SceneInfo(antialiased=settings.antialiased, source=str(capture.source), made_by=f"scene3d {__version__}")
-    write_scene(Scene(result.gaussians, info), config.out / "scene.ply")
+    write_scene(Scene(result.gaussians, info), config.out / SPLATS_FILE)
     if config.pose_opt:
         write_transforms_json(result.capture.cameras, config.out / "refined_transforms.json")
-    print(_summary(result, config.out / "scene.ply"))
+    print(_summary(result, config.out / SPLATS_FILE))
 
 
 def fit_settings(config: Config, capture: Capture) -> FitSettings:
@@ -147,6 +158,21 @@ def fit_settings(config: Config, capture: Capture) -> FitSettings:
     names = ("time_limit", "sh_degree", "antialiased", "exposure", "pose_opt", "background", "opacity_reg", "scale_reg")
     more = ("eval_steps", "checkpoint_every", "seed", "backend")
     return replace(preset, strategy=strategy, **_given(config, names + more))
+
+
+def _field_order(config: Config, capture: Capture) -> fit_field.Order:
+    assert config.kind != "gaussians"
+    names = ("max_steps", "time_limit", "background", "eval_steps", "checkpoint_every", "seed")
+    fit_field.refuse_splat_options(config)
+    return fit_field.Order(
+        config.kind,
+        config.preset,
+        _given(config, names),
+        config.field,
+        config.out,
+        config.resume,
+        lambda settings: _record(config, capture, settings, 0),
+    )
 
 
 def _given(config: Config | StrategyConfig, names: tuple[str, ...]) -> dict[str, Any]:
@@ -187,7 +213,7 @@ def _forecast_text(capture: Capture, first: Gaussians, settings: FitSettings) ->
     )
 
 
-def _record(config: Config, capture: Capture, settings: FitSettings, n_first: int) -> dict[str, Any]:
+def _record(config: Config, capture: Capture, settings: FitSettings | FieldFitSettings, n_first: int) -> dict[str, Any]:
     options = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(config).items()}
     views = {"n_train": len(capture.train), "n_test": len(capture.test), "protocol": capture.protocol}
     return {

@@ -11,7 +11,7 @@ import tyro
 
 from scene3d.core.errors import CaptureError
 from scene3d.io.capture_files import CaptureOptions, has_poses, read_capture
-from scene3d.io.registry import is_scene_file, read_scene, scene_size
+from scene3d.io.registry import is_scene_file, read_scene, scene_file, scene_size
 from scene3d.report.facts import capture_facts, capture_text, scene_facts, scene_text
 from scene3d.report.field_facts import field_facts, field_text
 
@@ -51,5 +51,5 @@ def run(config: Config) -> None:
 
 
 def _scene_of_run(path: Path) -> Path:
-    scene = path / "fit" / "scene.ply"
+    scene = scene_file(path / "fit")
     return scene if path.is_dir() and scene.is_file() and not has_poses(path) else path

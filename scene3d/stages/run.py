@@ -22,6 +22,7 @@ from scene3d.core.errors import CaptureError
 from scene3d.core.progress import duration_text
 from scene3d.io.atomic import make_folder
 from scene3d.io.capture_files import CaptureOptions, has_poses, read_capture
+from scene3d.io.registry import FIELD_FILE, SPLATS_FILE
 from scene3d.io.sample import sample_capture
 from scene3d.io.stamp import Stamp, digest
 from scene3d.recon.presets import MAX_SIZES, PresetName
@@ -138,7 +139,7 @@ def run(config: Config) -> None:
     for job in _render_jobs(config, source, capture, out):
         _do(job, out)
     _do(_report_job(out), out)
-    print(_summary(capture, out, time.monotonic() - began))
+    print(_summary(config, capture, out, time.monotonic() - began))
 
 
 def _shared(config: Config) -> Config:
@@ -200,14 +201,19 @@ def _pose_job(config: Config, photos: Path, out: Path) -> _Job:
 def _fit_job(config: Config, source: Path, out: Path) -> _Job:
     folder = out / "fit"
     whole = replace(config.fit, capture=source, out=folder)
-    outputs = (folder / "scene.ply", folder / "log.jsonl")
+    outputs = (_scene(config, out), folder / "log.jsonl")
     return _Job(
         "fit", config.fit, lambda resumes: fit.run(replace(whole, resume=resumes)), {"capture": source}, outputs, folder
     )
 
 
+def _scene(config: Config, out: Path) -> Path:
+    is_field = config.fit.kind != "gaussians"
+    return out / "fit" / (FIELD_FILE if is_field else SPLATS_FILE)
+
+
 def _evaluate_job(config: Config, source: Path, out: Path) -> _Job:
-    scene, folder = out / "fit" / "scene.ply", out / "eval"
+    scene, folder = _scene(config, out), out / "eval"
     whole = replace(config.evaluate, scene=scene, capture=source, out=folder)
     inputs = {"scene": scene, "capture": source}
     outputs = (folder / "metrics.json",)
@@ -216,7 +222,7 @@ def _evaluate_job(config: Config, source: Path, out: Path) -> _Job:
 
 def _render_jobs(config: Config, source: Path, capture: Capture, out: Path) -> list[_Job]:
     """A video, and the depth of the test views as stills."""
-    scene, folder = out / "fit" / "scene.ply", out / "renders"
+    scene, folder = _scene(config, out), out / "renders"
     inputs = {"scene": scene, "capture": source}
     sized = config.render
     if sized.width is None and sized.height is None:
@@ -244,14 +250,14 @@ def _report_job(out: Path) -> _Job:
     return _Job("report", options, lambda resumes: report.run(report.Config(out)), inputs, (page,), out / ".report")
 
 
-def _summary(capture: Capture, out: Path, seconds: float) -> str:
-    scene, metrics = out / "fit" / "scene.ply", out / "eval" / "metrics.json"
+def _summary(config: Config, capture: Capture, out: Path, seconds: float) -> str:
+    scene, metrics = _scene(config, out), out / "eval" / "metrics.json"
     rows = [("scene", f"{scene} ({scene.stat().st_size / 1e6:.1f} MB)")]
     if metrics.is_file():
         scores = json.loads(metrics.read_text(encoding="utf-8"))
         quality = f"PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}, FLIP {scores['flip']:.4f}"
         rows.append(("quality", f"{quality} on {len(scores['views'])} photos"))
-        rows.append(("Gaussians", f"{scores['n_gaussians']:,}"))
+        rows.append(("size", scores["scene_size"]))
     rows += [
         ("photos", f"{len(capture.train)} fitted, {len(capture.test)} held out"),
         ("video", str(out / "renders" / "video.mp4")),

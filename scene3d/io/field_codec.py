@@ -1,0 +1,174 @@
+"""Radiance fields in the .s3d container, without loss: float32 factors, decoder and the bits of occupied cells.
+
+One chunk per factor, named as in scene3d.core.fields (density_xy ... color_x), one for the decoder (its tensors one
+after the other), one for occupancy (8 cells a byte, x fastest, lowest bit first, deflated). Sizes are in the header.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scene3d.core.errors import FormatError
+from scene3d.core.fields import DIRECTION_TERMS, FACTORS, Decoder, Field, decoder_of
+from scene3d.core.scene import Scene
+from scene3d.io.s3d_container import DAMAGED, Container
+
+CODEC = "field-float32"
+KIND = "field"
+MAX_NODES, MAX_WIDTH, MAX_CELLS = 1 << 14, 1 << 12, 1 << 30
+
+
+def encode_field(scene: Scene) -> Container:
+    """The container of a scene that holds a field; every bit comes back."""
+    field = scene.field().detach().to("cpu", torch.float32)
+    names = FACTORS[field.kind]
+    chunks = {}
+    for label, factors in (("density", field.density), ("color", field.color)):
+        chunks.update({f"{label}_{name}": _bytes(value) for name, value in zip(names, factors, strict=True)})
+    chunks["decoder"] = b"".join(_bytes(value) for value in field.decoder.tensors())
+    shape: list[int] | None = None
+    if field.occupancy is not None:
+        shape = list(field.occupancy.shape)
+        bits = np.packbits(field.occupancy.cpu().numpy().reshape(-1), bitorder="little")
+        chunks["occupancy"] = zlib.compress(bits.tobytes(), 9)
+    meta = {
+        "kind": field.kind,
+        "nodes": list(field.resolution),
+        "ranks": list(field.ranks),
+        "features": field.decoder.basis.shape[1],
+        "hidden": [weights.shape[1] for weights in field.decoder.weights[:2]],
+        "box": field.box.double().tolist(),
+        "density_scale": field.density_scale,
+        "density_shift": field.density_shift,
+        "step": field.step,
+        "cells": shape,
+    }
+    return Container(KIND, CODEC, field.n_numbers, chunks, scene.info, meta)
+
+
+def decode_field(container: Container, path: Path) -> Field:
+    """The field of a container.
+
+    Raises:
+        FormatError: a size is out of range or does not agree with the bytes that are there.
+    """
+    meta = _Meta(container.meta, path)
+    kind = container.meta.get("kind")
+    if kind not in FACTORS:
+        raise FormatError(path, f"holds a field of the kind {kind!r}, expected one of {', '.join(FACTORS)}")
+    nodes = dict(zip("xyz", meta.integers("nodes", 3, MAX_NODES), strict=True))
+    ranks, hidden = meta.integers("ranks", 2, MAX_WIDTH), meta.integers("hidden", 2, MAX_WIDTH)
+    features = meta.integer("features", MAX_WIDTH)
+    factors = []
+    for label, rank in zip(("density", "color"), ranks, strict=True):
+        for name in FACTORS[kind]:
+            shape = (*(nodes[axis] for axis in reversed(name)), rank)
+            factors.append(_tensor(container, f"{label}_{name}", [shape], path)[0])
+    n_sums = ranks[1] * (3 if kind == "vm" else 1)
+    n = len(factors) // 2
+    try:
+        return Field(
+            kind=kind,
+            box=torch.tensor(meta.numbers("box"), dtype=torch.float32).reshape(2, 3),
+            density=tuple(factors[:n]),
+            color=tuple(factors[n:]),
+            decoder=_decoder(container, n_sums, features, hidden, path),
+            density_scale=meta.number("density_scale"),
+            density_shift=meta.number("density_shift"),
+            step=meta.number("step"),
+            occupancy=_occupancy(container, meta, path),
+        )
+    except ValueError as error:
+        raise FormatError(path, str(error), remedy=DAMAGED) from error
+
+
+def _decoder(container: Container, n_sums: int, features: int, hidden: list[int], path: Path) -> Decoder:
+    inputs = 5 * features + DIRECTION_TERMS
+    shapes: list[tuple[int, ...]] = [(n_sums, features), (inputs, hidden[0]), (hidden[0], hidden[1]), (hidden[1], 3)]
+    shapes += [(hidden[0],), (hidden[1],), (3,)]
+    return decoder_of(_tensor(container, "decoder", shapes, path))
+
+
+def _occupancy(container: Container, meta: _Meta, path: Path) -> Tensor | None:
+    if container.meta.get("cells") is None:
+        return None
+    shape = meta.integers("cells", 3, MAX_NODES)
+    n = shape[0] * shape[1] * shape[2]
+    if n > MAX_CELLS:
+        raise FormatError(path, f"says {n:,} cells of occupancy, expected at most {MAX_CELLS:,}", remedy=DAMAGED)
+    n_bytes = (n + 7) // 8
+    try:
+        # One byte more than expected is enough to see that there is too much.
+        data = zlib.decompressobj().decompress(_chunk(container, "occupancy", path), n_bytes + 1)
+    except zlib.error as error:
+        raise FormatError(path, f"the chunk 'occupancy' cannot be inflated ({error})", remedy=DAMAGED) from error
+    if len(data) != n_bytes:
+        raise FormatError(path, f"expected {n_bytes} bytes of occupancy, got {len(data)}", remedy=DAMAGED)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=n, bitorder="little")
+    return torch.from_numpy(bits.astype(bool).reshape(shape))
+
+
+def _bytes(value: Tensor) -> bytes:
+    return value.contiguous().numpy().astype("<f4").tobytes()
+
+
+def _chunk(container: Container, name: str, path: Path) -> bytes:
+    if name not in container.chunks:
+        raise FormatError(path, f"the chunk {name!r} is missing", remedy=DAMAGED)
+    return container.chunks[name]
+
+
+def _tensor(container: Container, name: str, shapes: list[tuple[int, ...]], path: Path) -> list[Tensor]:
+    """Tensors of these shapes, one after the other in a chunk."""
+    data = _chunk(container, name, path)
+    sizes = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]
+    if len(data) != 4 * sum(sizes):
+        raise FormatError(path, f"expected {4 * sum(sizes)} bytes of {name!r}, got {len(data)}", remedy=DAMAGED)
+    values = torch.from_numpy(np.frombuffer(data, "<f4").astype(np.float32))
+    return [part.reshape(shape).clone() for part, shape in zip(values.split(sizes), shapes, strict=True)]
+
+
+class _Meta:
+    """Numbers of the header, checked."""
+
+    def __init__(self, values: dict[str, Any], path: Path) -> None:
+        self._values, self._path = values, path
+
+    def number(self, name: str) -> float:
+        value = self._values.get(name)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < 1e30:
+            raise self._wrong(name, "a number", value)
+        return float(value)
+
+    def integer(self, name: str, most: int, value: Any = None) -> int:
+        value = self._values.get(name) if value is None else value
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise self._wrong(name, f"1 to {most}", value)
+        return value
+
+    def integers(self, name: str, count: int, most: int) -> list[int]:
+        values = self._values.get(name)
+        if not isinstance(values, list) or len(values) != count:
+            raise self._wrong(name, f"{count} integers", values)
+        return [self.integer(name, most, value) for value in values]
+
+    def numbers(self, name: str) -> list[float]:
+        """Six numbers in two rows."""
+        rows = self._values.get(name)
+        flat = [v for row in rows for v in row] if isinstance(rows, list) and all(map(_is_list, rows)) else None
+        if flat is None or len(flat) != 6 or not all(isinstance(v, (int, float)) and abs(v) < 1e30 for v in flat):
+            raise self._wrong(name, "two corners", rows)
+        return [float(v) for v in flat]
+
+    def _wrong(self, name: str, expected: str, value: Any) -> FormatError:
+        return FormatError(self._path, f"{name}: expected {expected}, got {value!r}", remedy=DAMAGED)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)

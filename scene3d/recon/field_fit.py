@@ -1,0 +1,285 @@
+"""Fit a radiance field to a capture by gradient descent on rays of its photos.
+
+Same capture and settings give the same bytes, for any number of threads, stopped and resumed or not: random numbers
+come from one generator, native code does not depend on threads, and torch runs on one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scene3d.core.capture import Capture
+from scene3d.core.errors import CaptureError
+from scene3d.core.fields import Field, decoder_of
+from scene3d.core.progress import Progress
+from scene3d.core.scene import Scene
+from scene3d.ops.adam import adam_step_
+from scene3d.ops.occupancy import cell_centers, is_occupied, occupied_box
+from scene3d.ops.threads import single_threaded_torch
+from scene3d.recon import field_checkpoint
+from scene3d.recon.field_adam import step_factors
+from scene3d.recon.field_box import find_box, given_box, hull_cells
+from scene3d.recon.field_mask import find_occupied
+from scene3d.recon.field_rays import RayBatch, RayPool
+from scene3d.recon.field_settings import FieldFitSettings
+from scene3d.recon.field_state import FieldState, first_state, grid_sizes, resolution_of
+from scene3d.recon.losses import eval_background
+from scene3d.recon.validate import Validation, validate_scene
+from scene3d.render.field_cpu import NativeDecoder, NativeField
+from scene3d.render.field_march import RaySums
+
+LOG_EVERY = 50
+LOSS_WINDOW = 50  # Steps over which the loss shown is averaged.
+BETAS = (0.9, 0.99)
+
+
+@dataclass(frozen=True)
+class FieldLogLine:
+    """A point of the curves of a run. Seconds are those of fitting, without evaluations."""
+
+    step: int
+    seconds: float
+    loss: float
+    n_samples: int
+    psnr: float | None = None
+
+
+@dataclass(frozen=True)
+class FieldHooks:
+    """What a run tells and asks while it goes on; as for Gaussians.
+
+    Attributes:
+        log: Takes points of the curves.
+        validated: Takes measurements of the test views.
+        should_stop: Asked after every step; True ends the run with a checkpoint.
+        checkpoint: File of the checkpoint; None keeps none.
+        resume: Go on from the checkpoint, where there is one.
+    """
+
+    log: Callable[[FieldLogLine], None] = lambda line: None
+    validated: Callable[[Validation], None] = lambda validation: None
+    should_stop: Callable[[], bool] = lambda: False
+    checkpoint: Path | None = None
+    resume: bool = True
+
+
+@dataclass(frozen=True)
+class FieldFitResult:
+    """What a fit gives.
+
+    Attributes:
+        field: In the frame of the capture.
+        n_steps: Steps done.
+        seconds: Time of fitting, without evaluations.
+        is_finished: False when it was stopped before its end.
+        n_bad: Gradient values that were not finite.
+        validation: Test views at the end.
+    """
+
+    field: Field
+    n_steps: int
+    seconds: float
+    is_finished: bool
+    n_bad: int
+    validation: Validation | None
+
+
+def fit_field(capture: Capture, settings: FieldFitSettings, hooks: FieldHooks = FieldHooks()) -> FieldFitResult:
+    """Fit a field to the training photos of `capture`.
+
+    Raises:
+        CaptureError: nothing to fit to, or a box that misses the scene.
+        FormatError: the checkpoint to resume cannot be read or belongs to another run.
+        OutputError: the checkpoint cannot be written.
+    """
+    if not capture.train:
+        raise CaptureError(capture.source, "no training photos", "Keep at least one photo out of the test split")
+    with single_threaded_torch(), torch.no_grad():
+        return _Run(capture, settings, hooks).to_end()
+
+
+class _Run:
+    """One fit on its way: the state, and what does not change."""
+
+    def __init__(self, capture: Capture, settings: FieldFitSettings, hooks: FieldHooks) -> None:
+        self.capture, self.settings, self.hooks = capture, settings, hooks
+        self.pool = RayPool(capture)
+        self.state = self._first_state()
+        self.loss = math.nan
+        self.n_samples = 0
+        self.validation: Validation | None = None
+        self._hand_over()
+        if self.state.field.occupancy is not None:
+            self._keep_hits(self.state.hit_step or self.state.field.step)
+
+    def to_end(self) -> FieldFitResult:
+        state, settings = self.state, self.settings
+        stopped = False
+        with Progress(settings.max_steps, "fitting", initial=state.step) as progress:
+            while state.fraction < 1 and not stopped:
+                began = time.perf_counter()
+                self.step()
+                state.seconds += time.perf_counter() - began
+                self._report(progress)
+                stopped = self.hooks.should_stop()
+                every = settings.checkpoint_every
+                if stopped or state.fraction >= 1 or (every > 0 and state.step % every == 0):
+                    self._save()
+        if state.fraction >= 1 and self.validation is None:
+            self.validation = self._validate()
+        return FieldFitResult(state.field, state.step, state.seconds, state.fraction >= 1, state.n_bad, self.validation)
+
+    def step(self) -> None:
+        """One batch of rays, one step of Adam, and changes of the grid where they are due."""
+        state = self.state
+        batch = self.pool.draw(self.settings.batch_rays, state.generator)
+        value = self._descend(batch)
+        if math.isfinite(value):
+            self.loss = value if math.isnan(self.loss) else self.loss + (value - self.loss) / LOSS_WINDOW
+        state.fraction = self._next_fraction()
+        state.step += 1
+        self._change_grid()
+
+    def _descend(self, batch: RayBatch) -> float:
+        """Forward, loss, and the way back; in the order in which autograd would call them, without it."""
+        state, generator = self.state, self.state.generator
+        jitter = torch.rand(len(batch.origins), generator=generator)
+        sums = self.native.march(batch.origins, batch.directions, jitter, self.tape)
+        self.n_samples = self.tape.n_samples
+        decoder = NativeDecoder(state.field.decoder)
+        colors = decoder.decode(sums.features, sums.opacity, batch.directions)
+        background = self._background(len(batch.origins))
+        target = batch.colors
+        if batch.alpha is not None:
+            target = target + (1 - batch.alpha[:, None]) * background
+        error = colors + (1 - sums.opacity[:, None]) * background - target
+        v_rgb = error * (2 / error.numel())
+        if batch.weight is not None:
+            v_rgb = v_rgb * batch.weight[:, None]
+        loss = float((v_rgb * error).sum() / 2)
+        if not math.isfinite(loss):
+            state.n_skipped += 1
+            self._check_finite()
+            return loss
+        v_features, v_opacity, v_decoder = decoder.decode_backward(sums.features, sums.opacity, batch.directions, v_rgb)
+        v_opacity -= (v_rgb * background).sum(dim=1)
+        v = RaySums(v_features, v_opacity, torch.zeros_like(v_opacity))
+        self.native.march_backward(self.tape, v, state.grads, state.marks)
+        self._update(v_decoder)
+        return loss
+
+    def _update(self, v_decoder: list[Tensor]) -> None:
+        state, settings = self.state, self.settings
+        decay = settings.lr_final**state.fraction
+        l1 = settings.l1 * (0.5 if state.n_masks else 1.0)
+        state.since_growth += 1
+        state.n_bad += step_factors(state, settings.lr_factors * decay, l1, BETAS)
+        flat = torch.cat([v.reshape(-1) for v in state.field.decoder.tensors()])
+        v_flat = torch.cat([v.reshape(-1) for v in v_decoder])
+        means, squares = state.decoder_moments
+        lr = settings.lr_decoder * decay
+        state.n_bad += adam_step_([flat], [v_flat], [means], [squares], [lr], state.step + 1, None, BETAS)
+        tensors, at = [], 0
+        for value in state.field.decoder.tensors():
+            tensors.append(flat[at : at + value.numel()].reshape(value.shape))
+            at += value.numel()
+        state.field = replace(state.field, decoder=decoder_of(tensors))
+
+    def _background(self, n: int) -> Tensor:  # [n, 3]
+        name = self.settings.background
+        if name == "random" or (name == "auto" and self.capture.has_alpha):
+            return torch.rand(n, 3, generator=self.state.generator)
+        return torch.full((n, 3), 1.0 if name == "white" else 0.0)
+
+    def _next_fraction(self) -> float:
+        settings = self.settings
+        fraction = (self.state.step + 1) / settings.max_steps
+        if settings.time_limit is not None:
+            fraction = max(fraction, self.state.seconds / settings.time_limit)
+        return min(fraction, 1.0)
+
+    def _change_grid(self) -> None:
+        state, settings = self.state, self.settings
+        if state.fraction >= 1:
+            return
+        n_due = sum(at <= state.fraction for at in settings.mask_at)
+        if state.n_masks < n_due and state.step >= settings.mask_after:
+            self._mask()
+            state.n_masks = n_due
+        n_due = sum(at <= state.fraction for at in settings.grow_at)
+        if state.n_growths < n_due:
+            state.n_growths = n_due
+            state.grow(resolution_of(state.field.box, grid_sizes(settings)[n_due - 1]))
+            self._hand_over()
+
+    def _mask(self) -> None:
+        """Find empty cells; the first time, also cut the box to what is left."""
+        state = self.state
+        cells = find_occupied(state.field, self.settings.keep_cells)
+        if state.n_masks == 0:
+            old = state.field.box
+            state.shrink(occupied_box(cells, old))
+            centers = cell_centers((cells.shape[0], cells.shape[1], cells.shape[2]), state.field.box)
+            cells = is_occupied(cells, old, centers)
+        state.field = replace(state.field, occupancy=cells)
+        self._hand_over()
+        self._keep_hits(state.field.step)
+
+    def _keep_hits(self, step: float) -> None:
+        """Draw only rays that meet something. The step is kept, so that a resumed run finds the same rays."""
+        self.state.hit_step = step
+        self.pool.keep_hits(NativeField(replace(self.state.field, step=step)))
+
+    def _hand_over(self) -> None:
+        self.native = NativeField(self.state.field)
+        self.tape = self.native.new_tape()
+
+    def _first_state(self) -> FieldState:
+        path, settings = self.hooks.checkpoint, self.settings
+        if path is not None and self.hooks.resume and path.exists():
+            return field_checkpoint.load(path, self.capture, settings)
+        box = find_box(self.capture, settings.seed) if settings.box is None else given_box(settings.box)
+        return first_state(settings, box, hull_cells(self.capture, box))
+
+    def _check_finite(self) -> None:
+        if not self.state.field.is_finite():
+            raise CaptureError(
+                self.capture.source,
+                f"the field is not finite after step {self.state.step}",
+                "Check the poses and photos, or use a smaller --field.lr-factors",
+            )
+
+    def _scene(self) -> Scene:
+        return Scene(self.state.field)
+
+    def _validate(self) -> Validation | None:
+        background = eval_background(self.settings.background, self.capture.has_alpha)
+        return validate_scene(self._scene(), self.capture, background, self.state.step, self.state.seconds)
+
+    def _report(self, progress: Progress) -> None:
+        state = self.state
+        psnr = None
+        if state.fraction >= 1 or state.step in self.settings.eval_steps:
+            self.validation = self._validate()
+            if self.validation is not None:
+                psnr = self.validation.psnr
+                self.hooks.validated(self.validation)
+                progress.note(f"step {state.step}: {psnr:.2f} dB on {len(self.validation.views)} test views")
+        if psnr is not None or state.step % LOG_EVERY == 0:
+            self.hooks.log(FieldLogLine(state.step, state.seconds, self.loss, self.n_samples, psnr))
+        shown = -10 * math.log10(max(self.loss, 1e-10)) if math.isfinite(self.loss) else math.nan
+        nodes = "x".join(str(n) for n in state.field.resolution)
+        progress.update(state.step, psnr=f"{shown:.2f}", grid=nodes, samples=f"{self.n_samples / 1e3:.0f}k")
+
+    def _save(self) -> None:
+        if self.hooks.checkpoint is not None:
+            began = time.perf_counter()
+            field_checkpoint.save(self.hooks.checkpoint, self.state, self.capture, self.settings)
+            self.state.seconds += time.perf_counter() - began

@@ -1,0 +1,112 @@
+"""The pixels of all training photos, to draw random rays from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scene3d.core.cameras import Cameras
+from scene3d.core.capture import Capture
+from scene3d.core.errors import CaptureError
+from scene3d.ops.rays import camera_rays
+from scene3d.render.field_cpu import NativeField
+
+RAYS_AT_ONCE = 1 << 18
+# Pixels of all photos; more would not fit beside the field: 4 bytes each, and 4 for their numbers.
+MAX_PIXELS = 400_000_000
+
+
+@dataclass(frozen=True)
+class RayBatch:
+    """Rays with what the photos show.
+
+    Attributes:
+        origins: [R, 3]
+        directions: Unit vectors. [R, 3]
+        colors: sRGB 0 to 1, premultiplied by alpha. [R, 3]
+        alpha: [R], None where photos have none.
+        weight: 0 to 1, None where every pixel counts. [R]
+    """
+
+    origins: Tensor
+    directions: Tensor
+    colors: Tensor
+    alpha: Tensor | None
+    weight: Tensor | None
+
+
+class RayPool:
+    """All training pixels as bytes.
+
+    Args:
+        capture: Whose training photos are read here, once.
+    """
+
+    def __init__(self, capture: Capture) -> None:
+        self.cameras: Cameras = capture.cameras.select(capture.train).to(dtype=torch.float32)
+        counts = self.cameras.sizes.prod(dim=1)
+        if int(counts.sum()) > MAX_PIXELS:
+            remedy = "Reduce photos: --data-factor or --max-size"
+            raise CaptureError(capture.source, f"more than {MAX_PIXELS:,} training pixels", remedy)
+        self._starts = torch.cat([counts.new_zeros(1), counts.cumsum(dim=0)])
+        n = int(self._starts[-1])
+        self._rgb = torch.empty(n, 3, dtype=torch.uint8)
+        self._alpha = torch.empty(n, dtype=torch.uint8) if capture.has_alpha else None
+        self._mask: Tensor | None = None
+        # Pixels that masks leave, and those of them that are drawn; None = all.
+        self._used: Tensor | None = None
+        self._read(capture)
+        if self._mask is not None:
+            self._used = self._mask.nonzero()[:, 0].int()
+            if len(self._used) == 0:
+                raise CaptureError(capture.source, "the masks leave no pixel to fit to", "White means keep")
+        self._kept: Tensor | None = self._used
+
+    def __len__(self) -> int:
+        """Pixels to draw from."""
+        return int(self._starts[-1]) if self._kept is None else len(self._kept)
+
+    def draw(self, n: int, generator: torch.Generator) -> RayBatch:
+        """n random pixels."""
+        index = torch.randint(len(self), (n,), generator=generator)
+        if self._kept is not None:
+            index = self._kept[index].long()
+        origins, directions = self._rays(index)
+        alpha = None if self._alpha is None else self._alpha[index].float() / 255
+        colors = self._rgb[index].float() / 255
+        if alpha is not None:
+            colors = colors * alpha[:, None]
+        weight = None if self._mask is None else self._mask[index].float() / 255
+        return RayBatch(origins, directions, colors, alpha, weight)
+
+    def keep_hits(self, native: NativeField) -> None:
+        """From now on, draw only pixels whose rays meet an occupied cell; all where none does."""
+        parts, n = [], int(self._starts[-1]) if self._used is None else len(self._used)
+        for start in range(0, n, RAYS_AT_ONCE):
+            stop = min(start + RAYS_AT_ONCE, n)
+            index = torch.arange(start, stop) if self._used is None else self._used[start:stop].long()
+            parts.append(index[native.hits(*self._rays(index))].int())
+        kept = torch.cat(parts)
+        self._kept = kept if len(kept) else self._used
+
+    def _rays(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        view = torch.searchsorted(self._starts, index, right=True) - 1
+        place = index - self._starts[view]
+        width = self.cameras.sizes[view, 0]
+        rows = place // width
+        return camera_rays(self.cameras, view, place - rows * width, rows)
+
+    def _read(self, capture: Capture) -> None:
+        for i, view in enumerate(capture.train):
+            capture.prefetch(capture.train[i + 1 : i + 4])
+            photo = capture.load(view)
+            pixels = slice(int(self._starts[i]), int(self._starts[i + 1]))
+            self._rgb[pixels] = photo.rgb.reshape(-1, 3)
+            if self._alpha is not None:
+                self._alpha[pixels] = 255 if photo.alpha is None else photo.alpha.reshape(-1)
+            if photo.mask is not None:
+                if self._mask is None:
+                    self._mask = torch.full((len(self._rgb),), 255, dtype=torch.uint8)
+                self._mask[pixels] = photo.mask.reshape(-1)

@@ -1,0 +1,105 @@
+"""Settings of a field fit: plain data. Lengths of time are fractions of the run, so schedules keep their shape.
+
+The recipe is TensoRF's (Chen et al. 2022), shortened: coarse to fine grids, an occupancy mask that is tightened as the
+field clears up, L1 on the factors of density, Adam that is started anew when the grid grows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from scene3d.core.fields import LANES, FieldKind
+from scene3d.recon.settings import BackgroundName
+
+FieldPresetName = Literal["fast", "balanced", "best"]
+MAX_VOXELS = 640**3
+
+
+@dataclass(frozen=True)
+class FieldFitSettings:
+    """Everything that decides the result of a field fit, with the capture.
+
+    Attributes:
+        kind: How the field is factored.
+        max_steps: Steps of the whole run.
+        time_limit: Seconds after which the run ends; schedules then follow the clock where it is ahead of the steps.
+        seed: Of every random number.
+        batch_rays: Rays of one step.
+        density_rank: Ranks of each mode of density, a multiple of 16.
+        color_rank: Ranks of each mode of colour, a multiple of 16.
+        n_features: Features that the decoder takes, a multiple of 16.
+        hidden: Width of its hidden layers, a multiple of 16.
+        first_voxels: Nodes of the first grid, all in all.
+        last_voxels: Nodes of the last grid.
+        grow_at: Fractions of the run at which the grid grows.
+        mask_at: Fractions of the run at which empty cells are found anew.
+        mask_after: Steps before which no cell is called empty: nothing has formed yet.
+        keep_cells: Least share of the cells that stay occupied: the mask never empties the scene.
+        lr_factors: First step size of planes and lines.
+        lr_decoder: First step size of the decoder.
+        lr_final: Last step sizes as a fraction of the first, reached exponentially.
+        l1: Weight of the mean absolute factor of density, halved after the first mask.
+        box: Least and greatest corner, world; None finds one.
+        background: auto = random colours where photos have alpha, else black.
+        eval_steps: Steps after which test views are measured, besides the last.
+        checkpoint_every: Steps between checkpoints, 0 = only at the end.
+    """
+
+    kind: FieldKind = "vm"
+    max_steps: int = 10_000
+    time_limit: float | None = None
+    seed: int = 0
+    batch_rays: int = 4096
+    density_rank: int = 16
+    color_rank: int = 48
+    n_features: int = 32
+    hidden: int = 64
+    first_voxels: int = 96**3
+    last_voxels: int = 256**3
+    grow_at: tuple[float, ...] = (0.05, 0.1, 0.16, 0.23)
+    mask_at: tuple[float, ...] = (0.04, 0.09, 0.2, 0.4)
+    mask_after: int = 150
+    keep_cells: float = 0.001
+    lr_factors: float = 0.02
+    lr_decoder: float = 1e-3
+    lr_final: float = 0.1
+    l1: float = 8e-5
+    box: tuple[float, float, float, float, float, float] | None = None
+    background: BackgroundName = "auto"
+    eval_steps: tuple[int, ...] = ()
+    checkpoint_every: int = 2000
+
+    def __post_init__(self) -> None:
+        for name in ("density_rank", "color_rank", "n_features", "hidden"):
+            value = getattr(self, name)
+            if value < LANES or value % LANES:
+                raise ValueError(f"{name}: expected a multiple of {LANES}, got {value}")
+        for name in ("max_steps", "batch_rays"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not 8 <= self.first_voxels <= self.last_voxels <= MAX_VOXELS:
+            words = f"expected 8 <= first <= last <= {MAX_VOXELS}, got {self.first_voxels} and {self.last_voxels}"
+            raise ValueError(f"first_voxels, last_voxels: {words}")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"time_limit: expected more than 0 seconds, got {self.time_limit}")
+        if not 0 < self.keep_cells <= 1:
+            raise ValueError(f"keep_cells: expected more than 0 and at most 1, got {self.keep_cells}")
+
+
+def field_preset(name: FieldPresetName, kind: FieldKind, max_steps: int | None = None) -> FieldFitSettings:
+    """The settings of a preset; max_steps replaces its number of steps, schedules follow."""
+    steps = {"fast": 2500, "balanced": 8000, "best": 30_000}[name]
+    voxels = {"fast": 160**3, "balanced": 220**3, "best": 300**3}[name]
+    ranks = (96, 288) if kind == "cp" else (16, 48)
+    if kind == "cp":
+        voxels = round(voxels * 4)
+    return FieldFitSettings(
+        kind=kind,
+        max_steps=steps if max_steps is None else max_steps,
+        density_rank=ranks[0],
+        color_rank=ranks[1],
+        last_voxels=min(voxels, MAX_VOXELS),
+        # TensoRF-CP is held by the product of three lines already.
+        l1=1e-5 if kind == "cp" else 8e-5,
+    )

@@ -1,0 +1,132 @@
+"""The part of `scene3d fit` that fits radiance fields: --kind vm, cp."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from scene3d import __version__
+from scene3d.core.capture import Capture
+from scene3d.core.fields import FieldKind
+from scene3d.core.interrupt import stop_requests
+from scene3d.core.progress import duration_text
+from scene3d.core.scene import Scene, SceneInfo
+from scene3d.io.registry import FIELD_FILE, write_scene
+from scene3d.recon import field_checkpoint, fit_files
+from scene3d.recon.field_fit import FieldFitResult, FieldHooks, fit_field
+from scene3d.recon.field_settings import FieldFitSettings, field_preset
+from scene3d.recon.presets import PresetName
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """How a radiance field is made. What is not given comes from the preset."""
+
+    box: tuple[float, float, float, float, float, float] | None = None
+    """Of the field, world: x0 y0 z0 x1 y1 z1. Default: around the silhouettes, or around most of the points."""
+    last_voxels: int | None = None
+    """Nodes of the last grid in all. More are sharper, slower and larger."""
+    density_rank: int | None = None
+    """Ranks of each mode of density, a multiple of 16."""
+    color_rank: int | None = None
+    """Ranks of each mode of colour, a multiple of 16."""
+    hidden: int | None = None
+    """Width of the decoder's layers, a multiple of 16. Wider ones tell more about reflections and are slower."""
+    batch_rays: int | None = None
+    """Rays of one step."""
+    l1: float | None = None
+    """Weight of the mean absolute factor of density; larger values clear more haze away."""
+    lr_factors: float | None = None
+    """First step size of planes and lines."""
+
+
+# Options of `scene3d fit` that only Gaussians know; a field must not seem to follow them.
+SPLAT_OPTIONS = ("strategy", "sh_degree", "antialiased", "exposure", "pose_opt", "opacity_reg", "scale_reg", "init")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What `scene3d fit` asks for, whatever the kind.
+
+    Attributes:
+        kind: Of the field.
+        preset: Whose settings are the default.
+        common: max_steps, time_limit, background, eval_steps, checkpoint_every and seed, as far as given.
+        field: Options of fields.
+        out: Folder.
+        resume: Go on from the checkpoint.
+        record: What config.json holds besides the settings.
+    """
+
+    kind: FieldKind
+    preset: PresetName
+    common: dict[str, Any]
+    field: FieldConfig
+    out: Path
+    resume: bool
+    record: Callable[[FieldFitSettings], dict[str, Any]]
+
+
+def run(order: Order, capture: Capture) -> None:
+    """Fit, write, print the score."""
+    settings = field_settings(order)
+    path = order.out / "checkpoint.pt"
+    resumes = order.resume and path.exists()
+    done = field_checkpoint.load(path, capture, settings).step if resumes else 0
+    begins = f"{len(capture.train)} photos, {settings.max_steps:,} steps of {settings.batch_rays:,} rays"
+    logger.info("%s", f"resuming after step {done}" if done else begins)
+    log = fit_files.RunLog(order.out / "log.jsonl", done)
+    fit_files.write_record(order.out / "config.json", order.record(settings))
+    with stop_requests() as should_stop:
+        hooks = FieldHooks(
+            lambda line: log.write_row(asdict(line)),
+            lambda scores: fit_files.write_validation(order.out, scores),
+            should_stop,
+            path,
+            order.resume,
+        )
+        result = fit_field(capture, settings, hooks)
+    if not result.is_finished:
+        logger.warning("stopped after step %d; the same command goes on from %s", result.n_steps, path)
+        raise SystemExit(should_stop.exit_code)
+    info = SceneInfo(source=str(capture.source), made_by=f"scene3d {__version__}")
+    write_scene(Scene(result.field, info), order.out / FIELD_FILE)
+    print(_summary(result, order.out / FIELD_FILE))
+
+
+def refuse_splat_options(config: Any) -> None:
+    """Check that no option was given that only Gaussians know.
+
+    Raises:
+        ValueError: one was.
+    """
+    given = [f.name for f in fields(config) if f.name in SPLAT_OPTIONS and getattr(config, f.name) != _default(f)]
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"{flags}: only --kind gaussians knows it. Leave it away, or see --field.*")
+
+
+def _default(option: Any) -> Any:
+    return option.default if option.default is not MISSING else option.default_factory()
+
+
+def field_settings(order: Order) -> FieldFitSettings:
+    """The preset with what the user gave in its place."""
+    common = dict(order.common)
+    preset = field_preset(order.preset, order.kind, common.pop("max_steps", None))
+    given = {name: value for name, value in asdict(order.field).items() if value is not None}
+    if "last_voxels" in given:
+        given["first_voxels"] = min(preset.first_voxels, given["last_voxels"])
+    return replace(preset, **common, **given)
+
+
+def _summary(result: FieldFitResult, path: Path) -> str:
+    scores = result.validation
+    psnr = "" if scores is None else f"PSNR {scores.psnr:.2f} dB ({len(scores.views)} test views)  "
+    size = Scene(result.field).size_text()
+    return f"{psnr}{size}  {result.n_steps:,} steps in {duration_text(result.seconds)} -> {path}"
