@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from scene3d.compress.context_plan import make_plan
+from scene3d.compress.context_plan import make_plan, with_colors
+from scene3d.compress.distill import Leaf, Teacher, distill
 from scene3d.compress.goal import Goal, Loss, Packed, Verdict
 from scene3d.compress.judge import Judge
 from scene3d.compress.sensitivity import Sensitivity, measure_sensitivity
@@ -24,11 +25,13 @@ from scene3d.io import s3d_context as codec
 from scene3d.io.s3d_container import Container, container_bytes
 
 # A Gaussian is left out where that costs less than this many times the distortion of one number: what its bits buy.
-PRUNE_BELOW = 30.0
+# Where others make up for it, more can be left out.
+PRUNE_BELOW, PRUNE_BELOW_REFINED = 10.0, 30.0
 MAX_DEPTH = 14
-SEARCH_STEPS = 10
-# Near enough to the goal, of its own side: dB, and share of the bytes.
-NEAR_DB, NEAR_DROP, NEAR_SIZE = 0.05, 0.003, 0.005
+SEARCH_STEPS, REFINED_STEPS = 10, 4
+# Octaves of distortion by which a trial may stay below the goal and end the search.
+NEAR = 0.02
+MAX_LOGIT, OPACITY_LR, COLOR_LR = 8.0, 0.02, 0.01
 FINEST, COARSEST = 1e-18, 1e-5
 CHUNKS = {
     "positions": ("octree", "position"),
@@ -72,34 +75,78 @@ def compress(scene: Scene, goal: Goal, judge: Judge, views: Cameras) -> Packed:
     """
     with Progress(len(views), "measuring what is seen") as progress:
         sensitivity = measure_sensitivity(scene.splats(), views, judge.settings, 0, progress.advance)
-    encoder = _Encoder(scene, sensitivity, judge)
-    chosen = _search(encoder, goal)
+    encoder = Encoder(scene, sensitivity, judge)
+    chosen = _search(encoder, goal, _first_distortion(goal), SEARCH_STEPS)
+    if goal.tune_steps:
+        teacher = Teacher(scene.splats(), views, judge.settings)
+        refined = Encoder(scene, sensitivity, judge, teacher, goal.tune_steps)
+        found = _search(refined, goal, 2 * chosen.distortion, REFINED_STEPS)
+        chosen = min(chosen, found, key=lambda trial: _rank(trial, goal))
+    # Refined colours belong to the shapes that they were refined for: alone they mean nothing.
+    is_separable = goal.tune_steps == 0
     is_met = _excess(chosen, goal) <= 0
-    losses = _losses(judge, chosen)
     remark = "" if is_met else _shortfall(chosen, goal)
-    return Packed(chosen.container, chosen.gaussians, chosen.verdict, losses, is_met, remark)
+    return Packed(chosen.container, chosen.gaussians, chosen.verdict, _losses(judge, chosen, is_separable), is_met, remark)
 
 
-class _Encoder:
-    """Codes one scene at any distortion."""
+class Encoder:
+    """Codes one scene at any distortion.
 
-    def __init__(self, scene: Scene, sensitivity: Sensitivity, judge: Judge) -> None:
+    Args:
+        scene: Finite.
+        sensitivity: Of its numbers.
+        judge: Of what comes out.
+        teacher: The scene, for colours and opacities to make up for coarse shapes and for what is left out.
+        refine_steps: How long; 0 needs no teacher.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        sensitivity: Sensitivity,
+        judge: Judge,
+        teacher: Teacher | None = None,
+        refine_steps: int = 0,
+    ) -> None:
         self.scene, self.sensitivity, self.judge = scene, sensitivity, judge
-
-    def kept(self, distortion: float) -> torch.Tensor:
-        """Which Gaussians are worth their bits. [N] bool"""
-        return self.sensitivity.log_opacity > PRUNE_BELOW * distortion
+        self.teacher, self.refine_steps = teacher, refine_steps
 
     def __call__(self, distortion: float) -> Trial:
-        keep = self.kept(distortion)
+        threshold = PRUNE_BELOW if self.teacher is None else PRUNE_BELOW_REFINED
+        keep = self.sensitivity.log_opacity > threshold * distortion
         gaussians, sensitivity = self.scene.splats().select(keep), self.sensitivity.select(keep)
         plan = make_plan(gaussians, sensitivity, distortion, MAX_DEPTH)
+        original = gaussians.select(torch.from_numpy(plan.arranged.order))
         chunks, meta = codec.encode_context(plan.arranged, plan.frame, plan.tables)
+        if self.teacher is not None:
+            plan = with_colors(plan, self._tuned(codec.to_gaussians(plan.arranged.fixed, plan.frame), original))
+            chunks, meta = codec.encode_context(plan.arranged, plan.frame, plan.tables)
         container = Container("splats", codec.CODEC, len(gaussians), chunks, self.scene.info, meta)
         decoded = codec.to_gaussians(plan.arranged.fixed, plan.frame)
-        original = gaussians.select(torch.from_numpy(plan.arranged.order))
         size = len(container_bytes(container))
         return Trial(distortion, container, decoded, original, size, self.judge.verdict(decoded))
+
+    def _tuned(self, shapes: Gaussians, original: Gaussians) -> Gaussians:
+        """Decoded shapes with opacities and colours that bring the images back, as far as they can."""
+        assert self.teacher is not None
+        # An opacity of exactly 1 has no gradient left.
+        logits = original.opacity_logits.clamp(-MAX_LOGIT, MAX_LOGIT)
+        student = replace(shapes, opacity_logits=logits.clone(), sh0=original.sh0.clone(), shN=original.shN)
+        rates = {"opacity_logits": OPACITY_LR, "sh0": COLOR_LR}
+        leaves = [Leaf(getattr(student, name).requires_grad_(), lr) for name, lr in rates.items()]
+        distill(lambda step: student, leaves, self.teacher, self.refine_steps)
+        return student.detach()
+
+
+def _first_distortion(goal: Goal) -> float:
+    return 10 ** (-goal.fidelity_db / 10) * 1e-6
+
+
+def _rank(trial: Trial, goal: Goal) -> tuple[bool, float]:
+    """Lower is better: first what meets the goal, then the smaller, or the better of two that fit."""
+    is_missed = _excess(trial, goal) > 0
+    by_quality = goal.target_bytes is not None
+    return is_missed, -trial.verdict.fidelity_db if by_quality else float(trial.size_bytes)
 
 
 def _excess(trial: Trial, goal: Goal) -> float:
@@ -111,20 +158,19 @@ def _excess(trial: Trial, goal: Goal) -> float:
     return (goal.fidelity_db - trial.verdict.fidelity_db) / 3.0
 
 
-def _search(encode: Callable[[float], Trial], goal: Goal) -> Trial:
+def _search(encode: Callable[[float], Trial], goal: Goal, distortion: float, n_steps: int) -> Trial:
     """The best trial that meets the goal, else the one nearest to it."""
     toward = -1.0 if goal.target_bytes is not None else 1.0
     met: Trial | None = None
     missed: Trial | None = None
-    distortion = 10 ** (-goal.fidelity_db / 10) * 1e-6
-    with Progress(SEARCH_STEPS, "searching") as progress:
-        for _ in range(SEARCH_STEPS):
+    with Progress(n_steps, "searching") as progress:
+        for _ in range(n_steps):
             trial = encode(distortion)
             excess = _excess(trial, goal)
             progress.advance(size=f"{trial.size_bytes:,} bytes", fidelity=f"{trial.verdict.fidelity_db:.2f} dB")
             if excess <= 0:
                 met = trial
-                if excess > -0.02:
+                if excess > -NEAR:
                     break
             else:
                 missed = trial
@@ -157,7 +203,7 @@ def _shortfall(trial: Trial, goal: Goal) -> str:
     return f"cannot reach {goal.fidelity_db:.1f} dB: {trial.verdict.fidelity_db:.1f} dB is the most"
 
 
-def _losses(judge: Judge, trial: Trial) -> tuple[Loss, ...]:
+def _losses(judge: Judge, trial: Trial, is_separable: bool) -> tuple[Loss, ...]:
     """Bytes of each attribute, and how near the scene is where only that one is compressed."""
     chunks, original, decoded = trial.container.chunks, trial.original, trial.gaussians
     shape = {"quats": decoded.quats, "log_scales": decoded.log_scales}
@@ -172,7 +218,7 @@ def _losses(judge: Judge, trial: Trial) -> tuple[Loss, ...]:
     losses = [Loss("left out", 0, judge.verdict(original).fidelity_db)]
     for name, parts in CHUNKS.items():
         size = sum(len(chunks.get(part, b"")) for part in parts)
-        changed = alone.get(name)
+        changed = alone.get(name) if is_separable else None
         if size:
             fidelity = judge.verdict(replace(original, **changed)).fidelity_db if changed else math.inf
             losses.append(Loss(name, size, fidelity))

@@ -8,7 +8,7 @@ class of importance, which the file carries; so does how far each column follows
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,10 +26,10 @@ SHAPE_OCTAVE, COLOR_OCTAVE = 1.0, -1.0
 # Groups with fewer members say too little of their own.
 MIN_MEMBERS = 20
 # Longer steps in logarithms and turns leave the range in which errors grow with the derivative.
-MAX_LOG_STEP, MAX_TURN_STEP = STEP_ONE - 2, STEP_ONE - 4
+MAX_LOG_STEP, MAX_TURN_STEP = STEP_ONE, STEP_ONE
 MAX_RATIO_STEP = 16
 MIN_OPACITY, MAX_LOG_SCALE = 1e-4, 30.0
-DEAD_ZONE, PULL = 26, 8
+DEAD_ZONE, PULL = 0, 0
 # Axes of Y Co Cg in RGB have these squared lengths.
 LUMA_WEIGHTS = (3.0, 2.0, 3.0)
 # Directions of spherical harmonics that hold less than this share of a step's own error are left out.
@@ -85,6 +85,26 @@ def make_plan(gaussians: Gaussians, sensitivity: Sensitivity, distortion: float,
     means, gains = _neighborhood(arranged)
     frame = Frame(depth, tuple(low.tolist()), size, gaussians.sh_degree, means, gains, DEAD_ZONE, PULL)
     return Plan(arranged, frame, tables)
+
+
+def with_colors(plan: Plan, gaussians: Gaussians) -> Plan:
+    """The plan of what is decoded, with other opacities and colours: shapes then code to themselves.
+
+    Args:
+        plan: One that was encoded.
+        gaussians: In the order of the plan.
+    """
+    fixed = plan.arranged.fixed
+    # Rows of the basis span what is kept; coordinates are found by least squares.
+    basis = fixed.basis / BASIS_ONE
+    rest = gaussians.shN.double().flatten(1).numpy()
+    recolored = replace(
+        fixed,
+        opacity=_fixed(gaussians.opacities.double().numpy().clip(MIN_OPACITY, 1)[:, None], np.log),
+        color=_fixed(_luma(gaussians.sh0[:, 0].double().numpy())),
+        sh=_fixed(np.linalg.lstsq(basis.T, rest.T, rcond=None)[0].T) if len(basis) else fixed.sh,
+    )
+    return replace(plan, arranged=replace(plan.arranged, fixed=recolored))
 
 
 class _Weights:

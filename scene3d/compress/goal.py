@@ -21,7 +21,7 @@ class Goal:
         target_bytes: The file may be so large; what quality that allows is found out.
         is_lossless: Every float32 keeps its bits.
         scene_psnr: PSNR of the scene against photos, where there are no photos to measure it by.
-        tune_steps: Steps of tuning what is stored against renders of the full scene, in methods that can.
+        tune_steps: Steps of tuning what is stored against renders of the full scene, in methods that can; 0 = none.
     """
 
     max_drop_db: float = 0.1

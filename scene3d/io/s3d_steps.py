@@ -107,9 +107,9 @@ def turn_steps(tables: StepTables, shape_class: np.ndarray, scales: np.ndarray) 
 
 
 def position_levels(tables: StepTables, shape_class: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """How often the cube is halved until a centre is exact enough: rounded to the finer. [N] 0..30"""
+    """How often the cube is halved until a centre is exact enough, to the nearest. [N] 0..30"""
     index = tables.position[shape_class] + tables.position_size[size_bins(scales)]
-    return np.clip((STEP_ONE - index + 3) // 4, 0, POSITION_BITS)
+    return np.clip((STEP_ONE - index + 2) // 4, 0, POSITION_BITS)
 
 
 def color_steps(tables: StepTables, color_class: np.ndarray) -> np.ndarray:  # [N] -> [N, 3]

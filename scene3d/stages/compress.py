@@ -45,7 +45,8 @@ class Config:
     scene_psnr: float = DEFAULT_SCENE_PSNR
     """PSNR of the scene against photos in dB, where there is no --capture to measure it by."""
     tune_steps: int = 0
-    """Steps of tuning against renders of the full scene, in the methods codebook and compact; slower and smaller."""
+    """Steps of tuning against renders of the full scene, in the methods context, codebook and compact; slower and
+    smaller: 200 take some minutes and a tenth off."""
     data_factor: int | None = None
     """Reduce the photos by this whole number."""
     test_every: int = 8
