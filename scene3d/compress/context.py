@@ -86,7 +86,9 @@ def compress(scene: Scene, goal: Goal, judge: Judge, views: Cameras) -> Packed:
     is_separable = goal.tune_steps == 0
     is_met = _excess(chosen, goal) <= 0
     remark = "" if is_met else _shortfall(chosen, goal)
-    return Packed(chosen.container, chosen.gaussians, chosen.verdict, _losses(judge, chosen, is_separable), is_met, remark)
+    return Packed(
+        chosen.container, chosen.gaussians, chosen.verdict, _losses(judge, chosen, is_separable), is_met, remark
+    )
 
 
 class Encoder:
