@@ -22,6 +22,7 @@ OPENCV_FROM_OPENGL = (1.0, -1.0, -1.0, 1.0)
 DEFAULT_SIZE = (1280, 720)
 # Larger images than this are a mistake or an attack, not a video.
 MAX_SIDE = 16384
+CAMERAS_NAME = "cameras.json"
 
 
 def read_cameras(path: Path) -> Cameras:
@@ -75,8 +76,38 @@ def camera_path_json(cameras: Cameras, fps: float) -> str:
     return json.dumps(path, indent=2, allow_nan=False) + "\n"
 
 
+def cameras_json(cameras: Cameras) -> str:
+    """The text of a cameras.json; cx and cy are ours, readers that do not know them take the middle of the image."""
+    entries = []
+    for i, (viewmat, K) in enumerate(zip(cameras.viewmats.double(), cameras.Ks.double(), strict=True)):
+        rotation = viewmat[:3, :3].T
+        entries.append(
+            {
+                "id": i,
+                "img_name": cameras.names[i],
+                "width": cameras.width(i),
+                "height": cameras.height(i),
+                "position": (-rotation @ viewmat[:3, 3]).tolist(),
+                "rotation": rotation.tolist(),
+                "fx": float(K[0, 0]),
+                "fy": float(K[1, 1]),
+                "cx": float(K[0, 2]),
+                "cy": float(K[1, 2]),
+            }
+        )
+    return json.dumps(entries, allow_nan=False) + "\n"
+
+
+def find_cameras(scene: Path) -> Path | None:
+    """The cameras.json that a trainer left beside a scene file or in one of the three folders above it."""
+    for folder in scene.resolve().parents[:4]:
+        if (folder / CAMERAS_NAME).is_file():
+            return folder / CAMERAS_NAME
+    return None
+
+
 _SIZE_KEYS = (("render_width", DEFAULT_SIZE[0]), ("render_height", DEFAULT_SIZE[1]))
-_View = tuple[Tensor, tuple[float, float], float, float, str]
+_View = tuple[Tensor, tuple[float, float, float, float], float, float, str]
 
 
 def _read_entries(path: Path, entries: list[Any], parse: Callable[[dict[str, Any]], _View]) -> Cameras:
@@ -91,8 +122,8 @@ def _read_entries(path: Path, entries: list[Any], parse: Callable[[dict[str, Any
     if not views:
         raise FormatError(path, "lists no cameras", remedy="Add at least one view and export the file again.")
     Ks, sizes = [], []
-    for _, (fx, fy), width, height, _ in views:
-        Ks.append([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]])
+    for _, (fx, fy, cx, cy), width, height, _ in views:
+        Ks.append([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
         sizes.append([int(width), int(height)])
     names = tuple(view[4] or f"{i:05d}" for i, view in enumerate(views))
     return Cameras(torch.stack([view[0] for view in views]), torch.tensor(Ks), torch.tensor(sizes), names)
@@ -106,7 +137,13 @@ def _path_view(path: Path, entry: dict[str, Any], width: float, height: float) -
         raise ValueError(f"fov: expected degrees between 0 and 180, got {fov_deg:g}")
     focal = height / 2 / math.tan(math.radians(fov_deg) / 2)
     world_from_cam = world_from_gl @ torch.diag(torch.tensor(OPENCV_FROM_OPENGL, dtype=torch.float64))
-    return _invert(world_from_cam[:3, :3], world_from_cam[:3, 3]), (focal, focal), width, height, ""
+    return (
+        _invert(world_from_cam[:3, :3], world_from_cam[:3, 3]),
+        (focal, focal, width / 2, height / 2),
+        width,
+        height,
+        "",
+    )
 
 
 def _list_view(path: Path, entry: dict[str, Any]) -> _View:
@@ -115,9 +152,12 @@ def _list_view(path: Path, entry: dict[str, Any]) -> _View:
     focal = (_number(path, entry, "fx", math.nan), _number(path, entry, "fy", math.nan))
     if not all(0 < value < math.inf for value in focal):
         raise ValueError(f"fx, fy: expected positive pixels, got {focal[0]} and {focal[1]}")
+    middle = (_number(path, entry, "cx", width / 2), _number(path, entry, "cy", height / 2))
+    if not all(math.isfinite(value) for value in middle):
+        raise ValueError(f"cx, cy: expected pixels, got {middle[0]} and {middle[1]}")
     rotation = _matrix(entry.get("rotation"), 9).reshape(3, 3)
     center = _matrix(entry.get("position"), 3)
-    return _invert(rotation, center), focal, width, height, str(entry.get("img_name", ""))
+    return _invert(rotation, center), focal + middle, width, height, str(entry.get("img_name", ""))
 
 
 def _invert(rotation: Tensor, center: Tensor) -> Tensor:  # world_from_cam [3, 3], [3] -> cam_from_world [4, 4]

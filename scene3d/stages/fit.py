@@ -16,6 +16,8 @@ from scene3d.core.gaussians import Gaussians
 from scene3d.core.interrupt import stop_requests
 from scene3d.core.progress import duration_text
 from scene3d.core.scene import Scene, SceneInfo
+from scene3d.io.atomic import write_text
+from scene3d.io.camera_path import CAMERAS_NAME, cameras_json
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import SPLATS_FILE, read_scene, write_scene
 from scene3d.io.stamp import digest
@@ -146,6 +148,8 @@ def run(config: Config) -> None:
         raise SystemExit(should_stop.exit_code)
     info = SceneInfo(antialiased=settings.antialiased, source=str(capture.source), made_by=f"scene3d {__version__}")
     write_scene(Scene(result.gaussians, info), config.out / SPLATS_FILE)
+    # Whoever compresses or shows the scene looks for its cameras here, as other trainers leave them.
+    write_text(config.out / CAMERAS_NAME, cameras_json(result.capture.cameras))
     if config.pose_opt:
         write_transforms_json(result.capture.cameras, config.out / "refined_transforms.json")
     print(_summary(result, config.out / SPLATS_FILE))
