@@ -104,7 +104,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["fit/scene.ply", "eval/metrics.json", "renders/video.mp4", "renders/depth", "report.html"]
+    "name", ["fit/scene.ply", "eval/metrics.json", "renders/video.mp4", "renders/depth", "page.html", "report.html"]
 )
 def test_run_leaves_every_result(name: str, finished: Config):
     assert (out_of(finished) / name).exists()

@@ -11,12 +11,16 @@ import pytest
 import torch
 from browser import chromium
 from PIL import Image
-from tiny_capture import tiny_capture, tiny_scene
+from tiny_capture import tiny_capture, tiny_scene, write_tiny_capture
 
 from scene3d.core.cameras import look_at
+from scene3d.core.gaussians import Gaussians
+from scene3d.core.scene import Scene
 from scene3d.render.first_view import choose
+from scene3d.stages import fit
 from scene3d.view.address import free_port
 from scene3d.view.draw import Stock
+from scene3d.view.live import Live
 from scene3d.view.look import Box, Cut, Eye, Look
 from scene3d.view.panel import bounds
 from scene3d.view.server import ServeSettings, Viewer
@@ -78,3 +82,40 @@ def test_a_browser_sees_the_picture(viewer: Viewer):
         assert pixels.mean() > 128
         assert pixels.std() > 5
         assert all(url.startswith(("http://127.0.0.1", "blob:", "data:", "ws://127.0.0.1")) for url in outside)
+
+
+class FakeViewer:
+    def __init__(self) -> None:
+        self.clients: dict[int, int] = {}
+        self.published: list[tuple[int, str]] = []
+
+    def publish(self, scene: Scene, status: str) -> None:
+        self.published.append((len(scene.splats()), status))
+
+
+def test_states_of_a_fit_are_copied_only_when_somebody_looks_and_not_too_often():
+    now = [0.0]
+    fake = FakeViewer()
+    live = Live(fake, tiny_scene(), clock=lambda: now[0])
+    copies = []
+
+    def state() -> Gaussians:
+        copies.append(now[0])
+        return tiny_scene(5).splats()
+
+    for second in range(4):
+        now[0] = 0.6 * second
+        fake.clients = {0: 0} if second >= 1 else {}
+        live.show(100 * second, 0.1 * second, state)
+    assert copies == pytest.approx([1.2])
+    live.show(1000, 1.0, state)
+    assert fake.published == [(5, "Step 200, 20% done."), (5, "Step 1,000, 100% done.")]
+
+
+def test_a_fit_that_is_looked_at_gives_the_same_bytes(tmp_path: Path):
+    capture = write_tiny_capture(tmp_path / "capture", tiny_scene())
+    results = []
+    for name, is_viewed in (("plain", False), ("viewed", True)):
+        fit.run(fit.Config(capture, tmp_path / name, max_steps=20, view=is_viewed, view_port=8790))
+        results.append((tmp_path / name / "scene.ply").read_bytes())
+    assert results[0] == results[1]

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from scene3d.core.capture import Capture
 from scene3d.core.errors import CaptureError
 from scene3d.core.gaussians import Gaussians
@@ -84,6 +86,8 @@ class Hooks:
         checkpoint: File of the checkpoint; None keeps none.
         resume: Go on from the checkpoint, where there is one.
         objective: What a method adds to the loss.
+        show: Called after every step with its number, the part of the run done, and a function that copies the
+            Gaussians.
     """
 
     log: Callable[[LogLine], None] = lambda line: None
@@ -92,6 +96,7 @@ class Hooks:
     checkpoint: Path | None = None
     resume: bool = True
     objective: Objective | None = None
+    show: Callable[[int, float, Callable[[], Gaussians]], None] = lambda step, fraction, gaussians: None
 
 
 def fit(capture: Capture, gaussians: Gaussians, settings: FitSettings, hooks: Hooks = Hooks()) -> FitResult:
@@ -271,6 +276,7 @@ class _Run:
             self._log(result)
         elif self._is_due(LOG_EVERY):
             self._log(None)
+        self.hooks.show(state.step, state.fraction, lambda: self._gaussians().map(torch.clone))
         progress.update(state.step, loss=f"{self.loss:.4f}", gaussians=str(len(state.adam)))
 
     def _log(self, result: Validation | None) -> None:

@@ -33,6 +33,7 @@ from scene3d.recon.presets import MAX_SIZES, PresetName, preset_settings
 from scene3d.recon.settings import BackgroundName, ExposureName, FitSettings
 from scene3d.stages import fit_field
 from scene3d.stages.fit_field import FieldConfig
+from scene3d.view.live import Live, start_live
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,10 @@ class Config:
     """Go on from the checkpoint in the output folder, if there is one."""
     backend: str = "auto"
     """Rasterizer: auto, cpu, cuda, gsplat or reference."""
+    view: bool = False
+    """Show the fit of Gaussians in the browser while it goes on; only this machine can look."""
+    view_port: int = 8080
+    """Port of the view; where it is taken, the next that is free."""
     threads: int | None = None
     """Of the native code; all cores by default. Results do not depend on it."""
 
@@ -128,6 +133,8 @@ def run(config: Config) -> None:
     for notice in capture.notices:
         logger.info("%s", notice)
     if config.kind != "gaussians":
+        if config.view:
+            logger.warning("--view shows fits of Gaussians only; look at the field afterwards with scene3d view")
         fit_field.run(_field_order(config, capture), capture)
         return
     settings = fit_settings(config, capture)
@@ -140,7 +147,12 @@ def run(config: Config) -> None:
     fit_files.write_record(config.out / "config.json", _record(config, capture, settings, len(first)))
     with stop_requests() as should_stop:
         hooks = Hooks(
-            log.write, lambda scores: fit_files.write_validation(config.out, scores), should_stop, path, config.resume
+            log.write,
+            lambda scores: fit_files.write_validation(config.out, scores),
+            should_stop,
+            path,
+            config.resume,
+            show=_view(config, capture, first).show if config.view else Hooks.show,
         )
         result = fit(capture, first, settings, hooks)
     if not result.is_finished:
@@ -153,6 +165,13 @@ def run(config: Config) -> None:
     if config.pose_opt:
         write_transforms_json(result.capture.cameras, config.out / "refined_transforms.json")
     print(_summary(result, config.out / SPLATS_FILE))
+
+
+def _view(config: Config, capture: Capture, first: Gaussians) -> Live:
+    live, lines = start_live(Scene(first, SceneInfo(antialiased=config.antialiased)), capture, config.view_port)
+    for line in lines:
+        logger.info("%s", line)
+    return live
 
 
 def fit_settings(config: Config, capture: Capture) -> FitSettings:

@@ -1,7 +1,8 @@
-"""From photos, a video or a posed capture to a scene, its scores, pictures and a report.
+"""From photos, a video or a posed capture to a scene, its scores, pictures, a web page and a report.
 
-The chain is pose, fit, evaluate, render, report. A stage that is done already is skipped; it is done again when its
-settings or its input have changed. Without a capture the bundled sample is used.
+The chain is pose, fit, evaluate, render, page (the scene in one file that opens in a browser), report. A stage that is
+done already is skipped; it is done again when its settings or its input have changed. Without a capture the bundled
+sample is used.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from scene3d.io.sample import sample_capture
 from scene3d.io.stamp import Stamp, digest
 from scene3d.recon.presets import MAX_SIZES, PresetName
 from scene3d.report.run_folder import flatten
-from scene3d.stages import evaluate, fit, pose, render, report
+from scene3d.stages import evaluate, export, fit, pose, render, report
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class FitOptions(fit.Config):
     test_every: Suppress[int] = 8
     resume: Suppress[bool] = True
     backend: Suppress[str] = "auto"
+    view: Suppress[bool] = False
+    view_port: Suppress[int] = 8080
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Config:
     """Every n-th photo by name is held out for testing; 0 = none."""
     backend: str = "auto"
     """Rasterizer: auto, cpu, cuda, gsplat or reference."""
+    view: bool = False
+    """Show the fit in the browser while it goes on; only this machine can look."""
     pose: PoseOptions = field(default_factory=PoseOptions)
     fit: FitOptions = field(default_factory=FitOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
@@ -138,6 +143,8 @@ def run(config: Config) -> None:
         _do(_evaluate_job(config, source, out), out)
     for job in _render_jobs(config, source, capture, out):
         _do(job, out)
+    if config.fit.kind == "gaussians":
+        _do(_page_job(config, source, out), out)
     _do(_report_job(out), out)
     print(_summary(config, capture, out, time.monotonic() - began))
 
@@ -200,7 +207,8 @@ def _pose_job(config: Config, photos: Path, out: Path) -> _Job:
 
 def _fit_job(config: Config, source: Path, out: Path) -> _Job:
     folder = out / "fit"
-    whole = replace(config.fit, capture=source, out=folder)
+    # Whether somebody looks changes nothing of the result: it is no part of what decides whether the fit is done.
+    whole = replace(config.fit, capture=source, out=folder, view=config.view)
     outputs = (_scene(config, out), folder / "log.jsonl")
     return _Job(
         "fit", config.fit, lambda resumes: fit.run(replace(whole, resume=resumes)), {"capture": source}, outputs, folder
@@ -241,6 +249,14 @@ def _render_jobs(config: Config, source: Path, capture: Capture, out: Path) -> l
     return [job(target, chosen) for target, chosen in options.items()]
 
 
+def _page_job(config: Config, source: Path, out: Path) -> _Job:
+    scene, page = _scene(config, out), out / "page.html"
+    inputs = {"scene": scene, "capture": source}
+    options = export.Config(scene=Path(), out=Path(), title=out.resolve().name)
+    whole = replace(options, scene=scene, out=page, capture=source)
+    return _Job("page", options, lambda resumes: export.run(whole), inputs, (page,), out / ".page")
+
+
 def _report_job(out: Path) -> _Job:
     page = out / "report.html"
     parts = {"fit": out / "fit", "eval": out / "eval", "renders": out / "renders"}
@@ -261,6 +277,7 @@ def _summary(config: Config, capture: Capture, out: Path, seconds: float) -> str
     rows += [
         ("photos", f"{len(capture.train)} fitted, {len(capture.test)} held out"),
         ("video", str(out / "renders" / "video.mp4")),
+        *(("page", f"{page} ({page.stat().st_size / 1e6:.1f} MB)") for page in [out / "page.html"] if page.is_file()),
         ("report", str(out / "report.html")),
         ("time", duration_text(seconds)),
     ]

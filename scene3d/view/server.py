@@ -109,7 +109,8 @@ class Viewer:
         """Stop listening."""
         for client in list(self.clients.values()):
             client.stop()
-        self.server.stop()
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.server.stop()
 
     def _set_camera(self, view: FirstView) -> None:
         up = up_of(view.up)
