@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,14 +13,17 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras, look_at
 from scene3d.core.scene import Scene
 from scene3d.meshing.fusion import DepthImage
+from scene3d.render.planes import render_planes
 from scene3d.render.scene_view import render_scene
 from scene3d.render.surround import Surround
 from scene3d.render.types import RasterSettings, Render
 
-DepthKind = Literal["auto", "median", "expected"]
+DepthKind = Literal["auto", "median", "expected", "plane"]
 
 # Surfaces seen at a flatter angle than 80 degrees have depths that say little; at silhouettes there is no surface.
 MIN_COSINE = math.cos(math.radians(80))
+# Thickness over the next axis below which most splats of a scene are discs.
+FLAT_RATIO = 0.05
 # Rings of cameras around a scene without cameras: degrees above the horizon, views.
 DOME = ((-15.0, 14), (10.0, 16), (35.0, 14), (60.0, 10), (85.0, 2))
 DOME_SIDE = 640
@@ -31,8 +34,9 @@ class ViewSettings:
     """How views are rendered.
 
     Attributes:
-        depth: median = where half of the light is stopped; expected = mean depth of what stops it; auto = median
-            where the scene knows it, which radiance fields do not.
+        depth: median = where half of the light is stopped; expected = mean depth of what stops it; plane =
+            where rays meet the blended planes of flat splats; auto = plane for flat splats, median for others,
+            expected for radiance fields.
         min_alpha: Pixels less opaque show no surface.
         far: Farther surfaces are left out, scene units.
         backend: Of the rasterizer.
@@ -77,24 +81,49 @@ def render_views(
         settings: How.
         on_view: Called after each view.
     """
-    raster = RasterSettings(antialiased=scene.info.antialiased, with_depth=True)
+    settings = replace(settings, depth=resolve_depth(scene, settings.depth))
+    raster = RasterSettings(antialiased=scene.info.antialiased, with_depth=True, with_normals=settings.depth == "plane")
     depths, pictures = [], []
     for i in range(len(cameras)):
         view = cameras.select([i])
         render = render_scene(scene, view, raster, settings.backend)
-        depth = _chosen_depth(render, settings.depth)
-        depths.append(depth_image(depth[0, ..., 0].float().cpu(), render.alpha[0, ..., 0].cpu(), view, settings))
+        depth = _chosen_depth(scene, view, raster, render, settings)
+        depths.append(depth_image(depth.float().cpu(), render.alpha[0, ..., 0].cpu(), view, settings))
         pictures.append((render.rgb[0].nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8).cpu())
         on_view()
     return SurfaceViews(cameras, tuple(depths), tuple(pictures))
 
 
-def _chosen_depth(render: Render, kind: DepthKind) -> Tensor:  # [1, H, W, 1]
-    if kind == "median" and render.median_depth is None:
-        raise ValueError("depth: expected auto or expected for a radiance field, got median")
-    depth = render.depth if kind == "expected" or render.median_depth is None else render.median_depth
+def resolve_depth(scene: Scene, kind: DepthKind) -> DepthKind:
+    """What auto stands for.
+
+    Raises:
+        ValueError: a kind that only splats have was asked of a radiance field.
+    """
+    is_splats = "splats" in scene.capabilities
+    if kind in ("median", "plane") and not is_splats:
+        raise ValueError(f"depth: expected auto or expected for a radiance field, got {kind}")
+    if kind != "auto":
+        return kind
+    if not is_splats:
+        return "expected"
+    axes = scene.splats().log_scales.sort(dim=1).values
+    # Plain fits have a few flat splats among round ones, surface fits hardly anything else.
+    is_flat = len(axes) > 0 and float((axes[:, 0] - axes[:, 1]).median()) < math.log(FLAT_RATIO)
+    return "plane" if is_flat else "median"
+
+
+def _chosen_depth(
+    scene: Scene, view: Cameras, raster: RasterSettings, render: Render, settings: ViewSettings
+) -> Tensor:
+    if settings.depth == "plane":
+        splats = scene.splats()
+        assert render.normals is not None
+        camera = view.to(splats.device, splats.dtype)
+        return render_planes(splats, camera, raster, settings.backend, render.normals[0]).depth
+    depth = render.depth if settings.depth == "expected" else render.median_depth
     assert depth is not None
-    return depth
+    return depth[0, ..., 0]
 
 
 def depth_image(depth: Tensor, alpha: Tensor, camera: Cameras, settings: ViewSettings) -> DepthImage:

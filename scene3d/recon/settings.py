@@ -117,6 +117,7 @@ class FitSettings:
         exposure: Per-photo colour correction.
         pose_opt: Also refine camera poses.
         pose_lr: Its first step size, radians and scene extents.
+        surface: Also pull Gaussians onto surfaces, see recon.surface.
         backend: Of the rasterizer.
         lrs: Step sizes.
         strategy: Density control.
@@ -138,6 +139,7 @@ class FitSettings:
     exposure: ExposureName = "none"
     pose_opt: bool = False
     pose_lr: float = 1e-5
+    surface: bool = False
     backend: str = "auto"
     lrs: LearningRates = field(default_factory=LearningRates)
     strategy: StrategySettings = field(default_factory=StrategySettings)

@@ -31,6 +31,7 @@ from scene3d.recon.initialize import initialize
 from scene3d.recon.pose_progress import StepProgress
 from scene3d.recon.presets import MAX_SIZES, PresetName, preset_settings
 from scene3d.recon.settings import BackgroundName, ExposureName, FitSettings
+from scene3d.recon.surface import surface_objective
 from scene3d.stages import fit_field
 from scene3d.stages.fit_field import FieldConfig
 from scene3d.view.live import Live, start_live
@@ -100,6 +101,9 @@ class Config:
     """Refine the poses of training cameras too; they are written to refined_transforms.json."""
     background: BackgroundName = "auto"
     """Behind the scene. auto = random colours where photos have alpha, else black."""
+    surface: bool = False
+    """Pull splats onto surfaces, for meshes: flat splats whose normals, depths and photos agree between views. Takes
+    several times as long."""
     opacity_reg: float | None = None
     """Weight of the mean opacity in the loss."""
     scale_reg: float | None = None
@@ -152,6 +156,7 @@ def run(config: Config) -> None:
             should_stop,
             path,
             config.resume,
+            objective=surface_objective(capture, settings) if settings.surface else None,
             show=_view(config, capture, first).show if config.view else Hooks.show,
         )
         result = fit(capture, first, settings, hooks)
@@ -179,7 +184,7 @@ def fit_settings(config: Config, capture: Capture) -> FitSettings:
     preset = preset_settings(config.preset, capture, config.max_steps)
     strategy = replace(preset.strategy, **_given(config.strategy, tuple(asdict(config.strategy))))
     names = ("time_limit", "sh_degree", "antialiased", "exposure", "pose_opt", "background", "opacity_reg", "scale_reg")
-    more = ("eval_steps", "checkpoint_every", "seed", "backend")
+    more = ("surface", "eval_steps", "checkpoint_every", "seed", "backend")
     return replace(preset, strategy=strategy, **_given(config, names + more))
 
 

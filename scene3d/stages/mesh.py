@@ -44,8 +44,8 @@ class Config:
     method: Method = "tsdf"
     """tsdf = average depth images into signed distances, then marching cubes."""
     depth: DepthKind = "auto"
-    """median = where half of the light is stopped; expected = the mean, smoother, wrong at edges. auto = median, for
-    radiance fields expected."""
+    """median = where half of the light is stopped; expected = the mean, smoother, wrong at edges; plane = along flat
+    splats, for scenes of fit --surface. auto = what suits."""
     voxel_size: float | None = None
     """Scene units. Default: 1.6 pixels. Smaller keeps more detail and more noise."""
     far: float | None = None

@@ -1,0 +1,165 @@
+"""Surface: what pulls Gaussians onto surfaces while they are fitted (Chen et al. 2024, PGSR).
+
+- flat: the shortest axis shrinks, a Gaussian becomes a disc;
+- normals: the normals of the discs agree with those of the depth that they give, away from edges of the photo;
+- geometry: depths of neighbouring views agree, by going there and back again in pixels;
+- photos: patches warped along the discs look alike in both photos (normalised cross-correlation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scene3d.core.cameras import Cameras
+from scene3d.core.capture import Capture
+from scene3d.core.errors import CaptureError
+from scene3d.core.gaussians import Gaussians
+from scene3d.recon.descent import Objective
+from scene3d.recon.initialize import scene_extent
+from scene3d.recon.settings import FitSettings
+from scene3d.recon.view_pairs import PairLosses, neighbor_table, pair_losses
+from scene3d.render.planes import Planes, depth_normals, render_planes
+from scene3d.render.types import RasterSettings, Render
+
+
+@dataclass(frozen=True)
+class SurfaceSettings:
+    """Weights of the terms and when they begin.
+
+    Attributes:
+        flat: Of the mean shortest scale, in scene extents.
+        normals: Of the normals.
+        geometry: Of the agreement of depths, pixels.
+        photos: Of the cross-correlation.
+        normals_from: Fraction of the run from which normals count.
+        pairs_from: Fraction of the run from which neighbouring views count.
+        n_pixels: Pixels compared with a neighbour in one step.
+        n_neighbors: Views from which the neighbour is taken.
+    """
+
+    flat: float = 100.0
+    normals: float = 0.05
+    geometry: float = 0.03
+    photos: float = 0.15
+    normals_from: float = 0.3
+    pairs_from: float = 0.5
+    n_pixels: int = 3000
+    n_neighbors: int = 4
+
+
+class SurfaceTerms:
+    """The terms of one fit.
+
+    Args:
+        capture: Photos and cameras.
+        settings: Of the fit.
+        surface: Weights.
+    """
+
+    def __init__(self, capture: Capture, settings: FitSettings, surface: SurfaceSettings) -> None:
+        if settings.pose_opt:
+            raise CaptureError(capture.source, "surface fitting needs fixed poses", "Leave out --pose-opt or --surface")
+        self._capture, self._fit, self._surface = capture, settings, surface
+        self._extent = scene_extent(capture.cameras.select(capture.train))
+        self._neighbors = neighbor_table(capture.cameras, capture.train, surface.n_neighbors)
+        self._greys: dict[int, Tensor] = {}
+
+    def objective(self) -> Objective:
+        """As a fit takes it."""
+        return Objective(penalty=self.penalty, with_normals=True)
+
+    def penalty(self, gaussians: Gaussians, render: Render, view: int, fraction: float) -> Tensor:
+        """The weighted sum of all terms that count by now, for one training photo."""
+        surface = self._surface
+        visible = render.stats.radii[0] > 0
+        shortest = gaussians.log_scales.amin(dim=1).exp()
+        total = surface.flat * (shortest * visible).sum() / visible.sum().clamp_min(1) / self._extent
+        if fraction < surface.normals_from:
+            return total
+        assert render.normals is not None
+        height, width = render.rgb.shape[1:3]
+        camera = self._camera(view, width, height)
+        raster = self._raster(view, width)
+        planes = render_planes(gaussians, camera, raster, self._fit.backend, render.normals[0])
+        grey = self._grey(view, width, height)
+        total = total + surface.normals * normal_loss(planes, camera, grey)
+        if fraction < surface.pairs_from or len(self._neighbors[view]) == 0:
+            return total
+        pair = self._pair(gaussians, planes, view, fraction, (width, height))
+        return total + surface.geometry * pair.geometry + surface.photos * pair.photos
+
+    def _pair(
+        self, gaussians: Gaussians, planes: Planes, view: int, fraction: float, size: tuple[int, int]
+    ) -> PairLosses:
+        # Drawn from the place in the run alone, so that a resumed run draws the same.
+        generator = torch.Generator().manual_seed(self._fit.seed + 1009 * view + round(fraction * 1e9))
+        choices = self._neighbors[view]
+        other = choices[int(torch.randint(len(choices), (1,), generator=generator))]
+        other_camera = self._camera(other, *size)
+        with torch.no_grad():
+            seen = render_planes(gaussians.detach(), other_camera, self._raster(other, size[0]), self._fit.backend)
+        return pair_losses(
+            planes,
+            self._camera(view, *size),
+            self._grey(view, *size),
+            seen.depth,
+            other_camera,
+            self._grey(other, *size),
+            self._surface.n_pixels,
+            generator,
+        )
+
+    def _camera(self, view: int, width: int, height: int) -> Cameras:
+        camera = self._capture.cameras.select([view]).to(dtype=torch.float32)
+        return camera.resized(torch.tensor([[width, height]]))
+
+    def _raster(self, view: int, width: int) -> RasterSettings:
+        blur = RasterSettings().eps2d * width / self._capture.cameras.width(view)
+        return RasterSettings(antialiased=self._fit.antialiased, eps2d=blur)
+
+    def _grey(self, view: int, width: int, height: int) -> Tensor:  # [H, W]
+        """The photo's brightness; whole ones are kept, reduced ones are made anew."""
+        if view not in self._greys:
+            self._greys[view] = self._capture.load(view).rgb.float().mean(dim=-1) / 255
+        grey = self._greys[view]
+        if tuple(grey.shape) == (height, width):
+            return grey
+        return torch.nn.functional.interpolate(grey[None, None], (height, width), mode="area")[0, 0]
+
+
+def surface_objective(capture: Capture, settings: FitSettings, surface: SurfaceSettings | None = None) -> Objective:
+    """What a fit adds to its loss so that Gaussians lie on surfaces.
+
+    Raises:
+        CaptureError: poses are to be refined too.
+    """
+    return SurfaceTerms(capture, settings, surface or SurfaceSettings()).objective()
+
+
+def normal_loss(planes: Planes, camera: Cameras, grey: Tensor) -> Tensor:
+    """Mean of 1 - cosine between blended normals and those of the depth, less where the photo has edges.
+
+    Args:
+        planes: Of the view.
+        camera: The view.
+        grey: Its photo. [H, W]
+
+    Differentiable in planes.
+    """
+    normals, known = depth_normals(planes.depth, camera)
+    weight = torch.where(known, (1 - edge_strength(grey)).square(), 0.0)
+    cosine = (planes.normals * normals).sum(dim=-1)
+    # Normals carry the opacity: 1 - cosine of what is there.
+    return (weight * (planes.alpha.detach() - cosine)).mean()
+
+
+def edge_strength(grey: Tensor) -> Tensor:
+    """Gradient of an image over its largest, 0 to 1. [H, W]"""
+    padded = torch.nn.functional.pad(grey[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
+    dx = padded[1:-1, 2:] - padded[1:-1, :-2]
+    dy = padded[2:, 1:-1] - padded[:-2, 1:-1]
+    size = (dx.square() + dy.square()).sqrt()
+    return size / size.amax().clamp_min(1e-6)
