@@ -137,6 +137,8 @@ def run(config: Config) -> None:
     for notice in capture.notices:
         logger.info("%s", notice)
     if config.kind != "gaussians":
+        if config.surface:
+            raise ValueError(f"surface: fits of Gaussians can lie on surfaces, a {config.kind} field cannot")
         if config.view:
             logger.warning("--view shows fits of Gaussians only; look at the field afterwards with scene3d view")
         fit_field.run(_field_order(config, capture), capture)
