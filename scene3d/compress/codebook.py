@@ -19,7 +19,7 @@ from scene3d.compress.distill import Teacher
 from scene3d.compress.goal import Goal, Packed
 from scene3d.compress.judge import Judge
 from scene3d.compress.quantizer import Quantizer, QuantizerSettings
-from scene3d.compress.thin import thin
+from scene3d.compress.thin import Thinned, thin
 from scene3d.core.cameras import Cameras
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
@@ -88,20 +88,14 @@ class _Encoder:
     def _ways(self) -> dict[str, list[Way]]:
         rows, loads = canonical_rows(self.thinned.gaussians), self.thinned.weights
         coded = [name for name in ("quats", "log_scales", "sh0", "shN") if rows[name].shape[1]]
-        ways: dict[str, list[Way]] = {name: [] for name in (*coded, "means", "opacity_logits")}
-        with Progress(len(coded) * len(SIZES) + len(DEPTHS) + len(OPACITY_BITS), "trying codebooks") as progress:
+        ways: dict[str, list[Way]] = {name: [] for name in coded}
+        with Progress(len(coded) * len(SIZES), "trying codebooks") as progress:
             for name in coded:
                 for n_stages, n_codes in SIZES:
                     if n_codes == SIZES[0][1] or n_codes * ROWS_PER_CODE <= len(loads):
                         ways[name].append(self._codebook(name, rows[name], loads, n_stages, n_codes))
                     progress.advance()
-            for depth in DEPTHS:
-                ways["means"].append(self._positions(depth))
-                progress.advance()
-            for bits in OPACITY_BITS:
-                ways["opacity_logits"].append(self._opacities(bits))
-                progress.advance()
-        return ways
+        return {**ways, "means": position_ways(self.thinned), "opacity_logits": opacity_ways(self.thinned)}
 
     def _codebook(self, name: str, rows: Tensor, loads: Tensor, n_stages: int, n_codes: int) -> Way:
         settings = QuantizerSettings(n_codes, n_stages)
@@ -109,12 +103,20 @@ class _Encoder:
         size = quantizer.bits() * len(rows) / 8 + 1.9 * sum(codes.numel() for codes in quantizer.stages)
         return Way(settings, Choice(size, self.thinned.error_with(name, quantizer.restored().detach())))
 
-    def _positions(self, depth: int) -> Way:
-        means = self.thinned.gaussians.means
-        error = self.thinned.error_with("means", codec.round_means(means, depth))
-        return Way(depth, Choice(codec.size_of_positions(means, depth), error))
 
-    def _opacities(self, bits: int) -> Way:
-        logits = self.thinned.gaussians.opacity_logits
-        error = self.thinned.error_with("opacity_logits", codec.round_opacities(logits, bits))
-        return Way(bits, Choice(codec.size_of_opacities(logits, bits), error))
+def position_ways(thinned: Thinned) -> list[Way]:
+    """Positions in cells of several sizes."""
+    ways, means = [], thinned.gaussians.means
+    for depth in DEPTHS:
+        error = thinned.error_with("means", codec.round_means(means, depth))
+        ways.append(Way(depth, Choice(codec.size_of_positions(means, depth), error)))
+    return ways
+
+
+def opacity_ways(thinned: Thinned) -> list[Way]:
+    """Opacities of several numbers of bits."""
+    ways, logits = [], thinned.gaussians.opacity_logits
+    for bits in OPACITY_BITS:
+        error = thinned.error_with("opacity_logits", codec.round_opacities(logits, bits))
+        ways.append(Way(bits, Choice(codec.size_of_opacities(logits, bits), error)))
+    return ways

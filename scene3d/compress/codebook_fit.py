@@ -8,7 +8,8 @@ scene goes on with the codes in place: gradients pass the quantizer, rows choose
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 
 import torch
 from torch import Tensor
@@ -17,9 +18,11 @@ from scene3d.compress.distill import Leaf, Teacher, distill
 from scene3d.compress.quantizer import Quantizer, QuantizerSettings
 from scene3d.core.gaussians import Gaussians
 from scene3d.io.s3d_codebook import CodedColumn, CodedGaussians, float16
+from scene3d.ops.hash_field import HashField
 
 # Step sizes of Adam. Larger ones end below where k-means began: a few hundred steps cannot average their noise.
 RATES = {"means": 4e-6, "opacity_logits": 4e-3, "quats": 4e-4, "log_scales": 1e-3, "sh0": 1e-3, "shN": 2e-4}
+FIELD_RATE = 1e-4
 CODE_RATE_SHARE = 0.1  # Learnt codes are shared by many rows: their gradients are sums.
 
 
@@ -40,7 +43,7 @@ class CodebookSettings:
         seed: Of k-means and of the order of views.
     """
 
-    columns: dict[str, QuantizerSettings] = field(default_factory=_default_columns)
+    columns: dict[str, QuantizerSettings] = dataclass_field(default_factory=_default_columns)
     n_steps: int = 200
     reassign_every: int = 50
     opacity_penalty: float = 0.0
@@ -48,7 +51,11 @@ class CodebookSettings:
 
 
 def fit_codebooks(
-    gaussians: Gaussians, weights: Tensor, settings: CodebookSettings, teacher: Teacher | None = None
+    gaussians: Gaussians,
+    weights: Tensor,
+    settings: CodebookSettings,
+    teacher: Teacher | None = None,
+    field: HashField | None = None,
 ) -> CodedGaussians:
     """Quantize `gaussians`, and tune them with the codebooks in place.
 
@@ -57,8 +64,9 @@ def fit_codebooks(
         weights: How much each Gaussian counts: its blend weights. [N]
         settings: Sizes and steps.
         teacher: Renders to match; None, or no steps, stops after k-means.
+        field: Gives the colours, sh0 and shN side by side, instead of codebooks; is tuned too.
     """
-    student = _Student(gaussians, weights, settings)
+    student = _Student(gaussians, weights, settings, field)
     if teacher is not None and settings.n_steps > 0:
         penalty = None
         if settings.opacity_penalty > 0:
@@ -70,8 +78,11 @@ def fit_codebooks(
 class _Student:
     """Leaves and quantizers of a fit; called with the step it gives the scene to render."""
 
-    def __init__(self, gaussians: Gaussians, weights: Tensor, settings: CodebookSettings) -> None:
+    def __init__(
+        self, gaussians: Gaussians, weights: Tensor, settings: CodebookSettings, field: HashField | None
+    ) -> None:
         self.settings = settings
+        self.field = None if field is None else _trainable(field)
         self.shapes = {name: value.shape for name, value in gaussians.params().items()}
         # A Gaussian that no view saw still needs a code.
         loads = weights + 1e-4 * weights.mean() + 1e-12
@@ -86,6 +97,8 @@ class _Student:
         """What Adam moves."""
         extent = float(self.values["means"].detach().std(dim=0).norm()) if len(self.values["means"]) > 1 else 1.0
         leaves = []
+        if self.field is not None:
+            leaves = [Leaf(value, FIELD_RATE) for value in (self.field.tables, *self.field.layers)]
         for name, value in self.values.items():
             rate = RATES[name] * (extent if name == "means" else 1.0)
             leaves.append(Leaf(value, rate))
@@ -103,6 +116,9 @@ class _Student:
                 quantizer.assign(self.values[name])
             quantizer.follow(self.values[name])
             rows[name] = quantizer(self.values[name])
+        if self.field is not None:
+            colors = self.field(self.values["means"].detach())
+            rows["sh0"], rows["shN"] = colors[:, :3], colors[:, 3:]
         return self._gaussians(rows)
 
     @torch.no_grad()
@@ -111,10 +127,17 @@ class _Student:
             name: CodedColumn(tuple(float16(part.detach()) for part in quantizer.codes()), quantizer.indices.clone())
             for name, quantizer in self.quantizers.items()
         }
-        return CodedGaussians(self.values["means"].detach(), self.values["opacity_logits"].detach()[:, 0], columns)
+        means, opacity_logits = self.values["means"].detach(), self.values["opacity_logits"].detach()[:, 0]
+        field = None if self.field is None else _trainable(self.field, False)
+        return CodedGaussians(means, opacity_logits, columns, field)
 
     def _gaussians(self, rows: dict[str, Tensor]) -> Gaussians:
         return Gaussians(**{name: value.reshape(self.shapes[name]) for name, value in rows.items()})
+
+
+def _trainable(field: HashField, is_leaf: bool = True) -> HashField:
+    tables, *layers = (value.detach().clone().requires_grad_(is_leaf) for value in (field.tables, *field.layers))
+    return replace(field, tables=tables, layers=tuple(layers))
 
 
 def canonical_rows(gaussians: Gaussians) -> dict[str, Tensor]:

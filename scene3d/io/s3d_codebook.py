@@ -20,14 +20,16 @@ from scene3d.core.errors import FormatError
 from scene3d.core.gaussians import SH_COUNTS, Gaussians
 from scene3d.core.scene import SceneInfo
 from scene3d.io.entropy import decode_cells, decode_symbols, encode_cells, encode_symbols
+from scene3d.io.field_bytes import pack_field, pack_float16, unpack_field, unpack_float16
 from scene3d.io.s3d_container import DAMAGED, Container
+from scene3d.ops.hash_field import HashField
 
 CODEC = "codebook"
 MAX_CODES = 1 << 16
 MAX_STAGES = 16
 MAX_DEPTH = 20
 MAX_FLOAT16 = 65504.0
-WIDTHS = {"quats": 4, "log_scales": 3, "sh0": 3}
+SHAPE_WIDTHS = {"quats": 4, "log_scales": 3}
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,19 @@ class CodedGaussians:
     Attributes:
         means: [N, 3]
         opacity_logits: [N]
-        columns: The coded tensors of Gaussians by name; shN is missing where there is none.
+        columns: The coded tensors of Gaussians by name; shN is missing where there is none, colours where a field is.
+        field: Gives sh0 and shN, side by side, of a position as it is stored.
     """
 
     means: Tensor
     opacity_logits: Tensor
     columns: dict[str, CodedColumn]
+    field: HashField | None = None
 
     @property
     def sh_degree(self) -> int:
+        if self.field is not None:
+            return SH_COUNTS.index(len(self.field.layers[-1]) // 3)
         column = self.columns.get("shN")
         return 0 if column is None else SH_COUNTS.index(column.codes[0].shape[1] // 3 + 1)
 
@@ -120,7 +126,7 @@ def encode_codebook(coded: CodedGaussians, depth: int, opacity_bits: int, info: 
     for name, column in coded.columns.items():
         sizes[name] = [len(codes) for codes in column.codes]
         for stage, (codes, index) in enumerate(zip(column.codes, column.indices, strict=True)):
-            chunks[f"{name}.{stage}.codes"] = _pack_float16(codes)
+            chunks[f"{name}.{stage}.codes"] = pack_float16(codes)
             chunks[f"{name}.{stage}.index"] = encode_symbols(index[order].numpy(), _index_bits(len(codes)))
     meta = {
         "box": [float(value) for value in box],
@@ -129,6 +135,9 @@ def encode_codebook(coded: CodedGaussians, depth: int, opacity_bits: int, info: 
         "sh_degree": coded.sh_degree,
         "codes": sizes,
     }
+    if coded.field is not None:
+        parts, meta["field"] = pack_field(coded.field)
+        chunks.update(parts)
     return Container("splats", CODEC, n, chunks, info, meta), order
 
 
@@ -148,19 +157,30 @@ def decode_codebook(container: Container, path: Path) -> Gaussians:
     except ValueError as error:
         raise FormatError(path, str(error), remedy=DAMAGED) from error
     levels = torch.from_numpy(decode_symbols(_chunk(container, path, "opacity"), n, opacity_bits))
-    widths = {**WIDTHS, "shN": 3 * (SH_COUNTS[degree] - 1)}
-    rows = {name: _read_column(container, path, name, width) for name, width in widths.items() if width}
+    means = _cell_centers(cells, box, depth)
+    rows = {name: _read_column(container, path, name, width) for name, width in SHAPE_WIDTHS.items()}
+    colors = _read_colors(container, path, means, SH_COUNTS[degree])
     gaussians = Gaussians(
-        means=_cell_centers(cells, box, depth),
+        means=means,
         quats=rows["quats"],
         log_scales=rows["log_scales"],
         opacity_logits=_opacity_logits(levels, opacity_bits),
-        sh0=rows["sh0"].view(n, 1, 3),
-        shN=rows["shN"].view(n, SH_COUNTS[degree] - 1, 3) if degree else torch.zeros(n, 0, 3),
+        sh0=colors[:, :1].contiguous(),
+        shN=colors[:, 1:].contiguous(),
     )
     if not bool(gaussians.is_finite().all()):
         raise FormatError(path, "holds numbers that are not finite", remedy=DAMAGED)
     return gaussians
+
+
+def _read_colors(container: Container, path: Path, means: Tensor, n_coefficients: int) -> Tensor:  # [N, K, 3]
+    if "field" in container.meta:
+        field = unpack_field(container.chunks, container.meta["field"], 3 * n_coefficients, path)
+        return field(means).view(len(means), n_coefficients, 3)
+    parts = [_read_column(container, path, "sh0", 3)]
+    if n_coefficients > 1:
+        parts.append(_read_column(container, path, "shN", 3 * (n_coefficients - 1)))
+    return torch.cat(parts, dim=1).view(len(means), n_coefficients, 3)
 
 
 def _read_column(container: Container, path: Path, name: str, width: int) -> Tensor:  # [N, width]
@@ -172,7 +192,7 @@ def _read_column(container: Container, path: Path, name: str, width: int) -> Ten
         raise FormatError(path, problem, remedy=DAMAGED)
     total = torch.zeros(container.n_items, width)
     for stage, n_codes in enumerate(sizes):
-        codes = _unpack_float16(_chunk(container, path, f"{name}.{stage}.codes"), n_codes, width)
+        codes = unpack_float16(_chunk(container, path, f"{name}.{stage}.codes"), n_codes * width).view(n_codes, width)
         index = decode_symbols(
             _chunk(container, path, f"{name}.{stage}.index"), container.n_items, _index_bits(n_codes)
         )
@@ -185,20 +205,6 @@ def _read_column(container: Container, path: Path, name: str, width: int) -> Ten
 
 def _index_bits(n_codes: int) -> int:
     return max(1, (n_codes - 1).bit_length())
-
-
-def _pack_float16(codes: Tensor) -> bytes:
-    # High bytes hold sign and exponent, which repeat; the coder sees them apart from the low ones.
-    halves = codes.half().numpy().astype("<f2").reshape(-1)
-    pairs = halves.view(np.uint8).reshape(-1, 2)
-    return encode_symbols(np.concatenate([pairs[:, 1], pairs[:, 0]]), 8)
-
-
-def _unpack_float16(data: bytes, n_codes: int, width: int) -> Tensor:
-    n_values = n_codes * width
-    symbols = decode_symbols(data, 2 * n_values, 8).astype(np.uint8)
-    pairs = np.ascontiguousarray(np.stack([symbols[n_values:], symbols[:n_values]], axis=1))
-    return torch.from_numpy(pairs.view("<f2").reshape(n_codes, width).astype(np.float32))
 
 
 def _box(means: Tensor) -> Tensor:  # [4]: lowest corner and longest side
