@@ -2,15 +2,17 @@
 
 import importlib
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from small_scenes import blob, views_around
 
 from scene3d.compress.goal import Goal
-from scene3d.compress.judge import Judge, judge_by_cameras, judge_by_surround
+from scene3d.compress.judge import Judge, judge_by_cameras, judge_by_synthesis
 from scene3d.compress.methods import METHODS
-from scene3d.compress.sensitivity import measure_sensitivity
+from scene3d.compress.sensitivity import measure_sensitivity, with_prior
+from scene3d.compress.viewpoints import synthesize_views
 from scene3d.core.errors import OutputError
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.registry import read_scene, write_scene
@@ -94,9 +96,46 @@ def test_colours_that_are_cut_off_still_count():
 
 def test_views_to_judge_by_decide_nothing():
     scene = Scene(blob(50))
-    for judge, views in (judge_by_surround(scene), judge_by_cameras(scene, views_around(9))):
+    for judge, views in (judge_by_synthesis(scene), judge_by_cameras(scene, views_around(9))):
         judged, decided = judge.cameras.centers(), views.centers()
         assert float(torch.cdist(judged, decided).min()) > 1e-3
+
+
+def test_no_splat_starves_for_not_being_seen():
+    gaussians = blob(60)
+    found = measure_sensitivity(gaussians, views_around(2), RasterSettings())
+    unseen = replace(found, color=found.color.clone(), log_opacity=found.log_opacity.clone())
+    unseen.color[:20] = 0
+    unseen.log_opacity[:20] = 0
+    floored = with_prior(unseen, gaussians, 0.2)
+    assert float(floored.color[:20].min()) > 0
+    assert float(floored.log_opacity[:20].min()) > 0
+    assert torch.equal(with_prior(found, gaussians, 0.0).color, found.color)
+
+
+def test_made_up_views_see_opaque_splats():
+    gaussians = blob(300)
+    views = synthesize_views(gaussians, 4, RasterSettings())
+    alphas = [rasterize(gaussians, views.select([i])).alpha.mean() for i in range(4)]
+    assert min(alphas) > 0.2
+
+
+def test_the_worst_views_count_where_views_are_made_up():
+    scene, views = Scene(blob(80)), views_around(8)
+    worse = type(scene.payload)(**{**scene.payload.params(), "means": scene.payload.means + 0.01})
+    every, worst = (Judge(scene, views, worst_share=share).verdict(worse).fidelity_db for share in (1.0, 0.25))
+    assert worst < every
+
+
+def test_tuning_makes_up_for_what_is_lost():
+    scene = Scene(blob(300))
+    judge, views = judge_by_cameras(scene, views_around(12, 48))
+    plain, tuned = (
+        importlib.import_module(METHODS["context"].module).compress(scene, Goal(tune_steps=n), judge, views)
+        for n in (0, 60)
+    )
+    assert tuned.is_met
+    assert tuned.size_bytes <= plain.size_bytes
 
 
 def test_photos_give_a_drop():

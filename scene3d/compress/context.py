@@ -16,7 +16,7 @@ from scene3d.compress.context_plan import make_plan, with_colors
 from scene3d.compress.distill import Leaf, Teacher, distill
 from scene3d.compress.goal import Goal, Loss, Packed, Verdict
 from scene3d.compress.judge import Judge
-from scene3d.compress.sensitivity import Sensitivity, measure_sensitivity
+from scene3d.compress.sensitivity import Sensitivity, measure_sensitivity, with_prior
 from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.progress import Progress
@@ -28,6 +28,8 @@ from scene3d.io.s3d_container import Container, container_bytes
 # Where others make up for it, more can be left out.
 PRUNE_BELOW, PRUNE_BELOW_REFINED = 10.0, 30.0
 MAX_DEPTH = 14
+# Where views were made up, no splat counts less than this share of one that they see.
+PRIOR_SHARE = 0.2
 SEARCH_STEPS, REFINED_STEPS = 10, 4
 # Octaves of distortion by which a trial may stay below the goal and end the search.
 NEAR = 0.02
@@ -75,6 +77,8 @@ def compress(scene: Scene, goal: Goal, judge: Judge, views: Cameras) -> Packed:
     """
     with Progress(len(views), "measuring what is seen") as progress:
         sensitivity = measure_sensitivity(scene.splats(), views, judge.settings, 0, progress.advance)
+    if judge.is_made_up:
+        sensitivity = with_prior(sensitivity, scene.splats(), PRIOR_SHARE)
     encoder = Encoder(scene, sensitivity, judge)
     chosen = _search(encoder, goal, _first_distortion(goal), SEARCH_STEPS)
     if goal.tune_steps:

@@ -10,20 +10,19 @@ import torch
 from torch import Tensor
 
 from scene3d.compress.goal import Verdict
+from scene3d.compress.viewpoints import synthesize_views
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
 from scene3d.ops.image import masked_mean
-from scene3d.render import paths, surround
 from scene3d.render.rasterize import rasterize
-from scene3d.render.scene_points import gaussian_points
 from scene3d.render.types import RasterSettings
 
-# Views of a scene without cameras: rings around it at these heights, every other view to judge by.
-ELEVATIONS_DEG = (-20.0, 10.0, 35.0, 65.0)
-VIEWS_PER_RING = 12
-BARE_SIDE = 512
+# Views of a scene without cameras.
+MADE_VIEWS = 60
+# Photos show more than views that were made up, on average: the worst of these stand for them.
+MADE_WORST_SHARE = 0.25
 # More views, or larger ones, change no decision.
 MAX_VIEWS = 48
 MAX_JUDGED = 16
@@ -37,14 +36,26 @@ class Judge:
         scene: The uncompressed scene, finite.
         cameras: Views to judge by.
         photos: RGB photos of the views with the weights of their pixels, if there are any. [H, W, 3], [H, W]
+        worst_share: Fidelity is that of this share of the views, the worst.
     """
 
-    def __init__(self, scene: Scene, cameras: Cameras, photos: Sequence[tuple[Tensor, Tensor | None]] = ()) -> None:
-        self.cameras = cameras
+    def __init__(
+        self,
+        scene: Scene,
+        cameras: Cameras,
+        photos: Sequence[tuple[Tensor, Tensor | None]] = (),
+        worst_share: float = 1.0,
+    ) -> None:
+        self.cameras, self.worst_share = cameras, worst_share
         self.settings = RasterSettings(antialiased=scene.info.antialiased)
         self.photos = tuple(photos)
         self.images = self.render(scene.splats())
         self.psnrs = self._photo_psnrs(self.images)
+
+    @property
+    def is_made_up(self) -> bool:
+        """Whether the views are not known to be those from which the scene will be looked at."""
+        return self.worst_share < 1
 
     def render(self, gaussians: Gaussians) -> list[Tensor]:
         """Images of all views, clamped to 0..1. [H, W, 3] each"""
@@ -56,7 +67,8 @@ class Judge:
         """Compare a compressed scene with the uncompressed one."""
         images = self.render(gaussians)
         squares = [float((a - b).double().square().mean()) for a, b in zip(images, self.images, strict=True)]
-        fidelity = _decibels(sum(squares) / len(squares))
+        worst = sorted(squares, reverse=True)[: max(1, round(self.worst_share * len(squares)))]
+        fidelity = _decibels(sum(worst) / len(worst))
         if not self.photos:
             return Verdict(fidelity)
         drops = [a - b for a, b in zip(self.psnrs, self._photo_psnrs(images), strict=True)]
@@ -93,22 +105,13 @@ def judge_by_cameras(scene: Scene, cameras: Cameras) -> tuple[Judge, Cameras]:
     return Judge(scene, cameras.select(_thin(judged, MAX_JUDGED))), cameras.select(_thin(others, MAX_VIEWS))
 
 
-def judge_by_surround(scene: Scene) -> tuple[Judge, Cameras]:
-    """Views synthesized around a bare scene."""
-    around = surround.from_points(gaussian_points(scene.splats()), scene.info.up)
-    shot = paths.Shot(BARE_SIDE, BARE_SIDE, VIEWS_PER_RING)
-    rings = []
-    for i, elevation in enumerate(ELEVATIONS_DEG):
-        ring = paths.orbit(around, shot, elevation)
-        rings.append(ring.select([*range(i % 2, VIEWS_PER_RING, 2), *range(1 - i % 2, VIEWS_PER_RING, 2)]))
-    half = VIEWS_PER_RING // 2
-    judged = [ring.select(range(half, VIEWS_PER_RING)) for ring in rings]
-    return Judge(scene, _joined(judged)), _joined([ring.select(range(half)) for ring in rings])
-
-
-def _joined(parts: list[Cameras]) -> Cameras:
-    viewmats, Ks, sizes = (torch.cat([getattr(part, name) for part in parts]) for name in ("viewmats", "Ks", "sizes"))
-    return Cameras(viewmats, Ks, sizes)
+def judge_by_synthesis(scene: Scene) -> tuple[Judge, Cameras]:
+    """Views made from the scene itself: a third of them to judge by, the others to decide by."""
+    settings = RasterSettings(antialiased=scene.info.antialiased)
+    views = synthesize_views(scene.splats(), MADE_VIEWS, settings)
+    judged = list(range(0, MADE_VIEWS, 3))
+    judge = Judge(scene, views.select(judged), worst_share=MADE_WORST_SHARE)
+    return judge, views.select([i for i in range(MADE_VIEWS) if i % 3])
 
 
 def _thin(views: Sequence[int], at_most: int) -> list[int]:

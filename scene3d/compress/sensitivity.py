@@ -79,6 +79,37 @@ def measure_sensitivity(
     return Sensitivity(shape[:, :3], shape[:, 3:6], shape[:, 6:9], shape[:, 9], color[:, 0], color[:, 1:])
 
 
+def with_prior(sensitivity: Sensitivity, gaussians: Gaussians, share: float) -> Sensitivity:
+    """Let no Gaussian matter less than a share of what it would if it were seen as others of its size and opacity are.
+
+    Views that were made up do not see all that matters. What a Gaussian changes when it is seen goes with its opacity
+    squared times its area; the factors are medians over those that are seen.
+
+    Args:
+        sensitivity: As measured.
+        gaussians: The scene.
+        share: 0 leaves everything as it is, 1 counts every Gaussian at least as an average one.
+    """
+    lengths = gaussians.log_scales.sort(dim=1, descending=True).values[:, :2].exp()
+    prior = gaussians.opacities.square() * lengths.prod(dim=1)
+    near = 1 / lengths[:, 1].square()
+
+    def floor(values: Tensor, size: Tensor) -> Tensor:
+        flat = values.reshape(len(values), -1)
+        ratio = (flat.mean(dim=1) / size)[flat.mean(dim=1) > 0] if flat.shape[1] else flat.new_zeros(0)
+        least = share * (float(ratio.median()) if len(ratio) else 0.0) * size
+        return torch.maximum(values, least.reshape(-1, *[1] * (values.ndim - 1)))
+
+    return Sensitivity(
+        means=floor(sensitivity.means, prior * near),
+        log_scales=floor(sensitivity.log_scales, prior),
+        turns=floor(sensitivity.turns, prior),
+        log_opacity=floor(sensitivity.log_opacity, prior),
+        color=floor(sensitivity.color, prior),
+        sh=floor(sensitivity.sh, prior),
+    )
+
+
 def _add(total: Tensor | None, row: Tensor) -> Tensor:
     return row.square() if total is None else total.add_(row.square())
 
