@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scene3d.ops import adam, cuda_call, image, knn, mcmc_noise
+from scene3d.render import loss
 
 emulated = pytest.importorskip("scene3d._cuda_emulated", reason="scene3d._cuda_emulated is not built")
 pytest.importorskip("scene3d._cpu", reason="scene3d._cpu is not built")
@@ -147,3 +148,25 @@ def test_without_points_there_are_no_neighbours(on_emulation: None) -> None:
     distances, indices = knn.nearest(torch.zeros(0, 3), torch.zeros(2, 3), 2)
     assert bool(distances.isinf().all())
     assert indices.tolist() == [[-1, -1], [-1, -1]]
+
+
+@pytest.mark.parametrize("has_weight", [True, False])
+def test_float_images_on_the_device_take_the_native_loss(has_weight: bool, on_emulation: None) -> None:
+    rgb, target = random(20, 30, 3).requires_grad_(), (random(20, 30, 3, seed=1) * 255).to(torch.uint8)
+    weight = random(20, 30, seed=2) if has_weight else None
+    found = loss.l1_ssim_parts(rgb, target, weight, 0.3)
+    (2 * found.loss).backward()
+    parts, v_rgb = native_loss(rgb.detach(), target, weight, 0.3)
+    assert [found.loss.item(), found.l1, found.ssim] == parts.tolist()
+    assert torch.equal(rgb.grad, 2 * v_rgb)
+
+
+def test_arrays_on_the_device_take_the_native_adam(on_emulation: None) -> None:
+    value, grad = random(50, 3), random(50, 3, seed=1)
+    grad[4, 1] = torch.inf
+    expected = torch.nn.Parameter(value.clone())
+    expected.grad = torch.where(grad.isfinite(), grad, 0.0)
+    torch.optim.Adam([expected], lr=0.1, eps=1e-15).step()
+    moments = [[torch.zeros(50, 3)], [torch.zeros(50, 3)]]
+    assert adam.adam_step_([value], [grad], *moments, [0.1], 1, None) == 1
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-5, atol=1e-6)

@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor
 
+from scene3d.ops import cuda_call
+
 try:
     from scene3d import _cpu
 except ImportError:
@@ -49,6 +51,8 @@ def adam_step_(
     rows = [row for row in rows if row[0].numel() > 0]
     if not rows:
         return 0
+    if cuda_call.takes(*(t for row in rows for t in row[:4])):
+        return _cuda_step_(rows, step, visible, betas, eps)
     if any(t.device.type != "cpu" or t.dtype != torch.float32 for row in rows for t in row[:4]):  # type: ignore[union-attr]
         return _torch_step_(rows, step, visible, betas, eps)
     if _cpu is None:
@@ -72,6 +76,27 @@ def adam_step_(
 @functools.cache
 def _warn_slow() -> None:
     logger.warning("Adam runs in torch: the native module is not built. Install scene3d with pip install .")
+
+
+def _cuda_step_(rows: list, step: int, visible: Tensor | None, betas: tuple[float, float], eps: float) -> int:
+    values, gradients, means, squares, rates = (list(column) for column in zip(*rows, strict=True))
+    device = values[0].device
+    n_bad = torch.zeros(1, dtype=torch.int32, device=device)
+    stream = cuda_call.begin(cuda_call.module, device)
+    cuda_call.module.adam_step(
+        [value.detach() for value in values],
+        [gradient.contiguous() for gradient in gradients],
+        means,
+        squares,
+        rates,
+        step,
+        None if visible is None else visible.view(torch.uint8).contiguous(),
+        *betas,
+        eps,
+        n_bad,
+        stream,
+    )
+    return int(n_bad)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from scene3d.core.checks import Dims
+from scene3d.ops import cuda_call
 from scene3d.ops.image import ssim_map
 
 try:
@@ -53,7 +54,7 @@ def l1_ssim(rgb: Tensor, target: Tensor, weight: Tensor | None = None, ssim_lamb
     Returns:
         Scalar.
 
-    Differentiable in rgb. Kerbl et al. 2023, equation 7. float32 on a CPU takes the native path, everything else torch.
+    Differentiable in rgb. Kerbl et al. 2023, equation 7. float32 takes a native path, everything else torch.
     """
     return l1_ssim_parts(rgb, target, weight, ssim_lambda).loss
 
@@ -61,24 +62,39 @@ def l1_ssim(rgb: Tensor, target: Tensor, weight: Tensor | None = None, ssim_lamb
 def l1_ssim_parts(rgb: Tensor, target: Tensor, weight: Tensor | None = None, ssim_lambda: float = 0.2) -> LossParts:
     """The same as `l1_ssim`, with its two parts."""
     _check(rgb, target, weight)
-    if _cpu is None or rgb.device.type != "cpu" or rgb.dtype != torch.float32 or rgb.numel() == 0:
+    is_cuda = cuda_call.takes(rgb)
+    is_cpu = _cpu is not None and rgb.device.type == "cpu" and rgb.dtype == torch.float32
+    if rgb.numel() == 0 or not (is_cuda or is_cpu):
         return _torch_parts(rgb, target, weight, ssim_lambda)
     if target.dtype != torch.uint8:
         target = target.detach().to(torch.float32)
     if weight is not None:
         weight = weight.detach().to(torch.float32).contiguous()
+    if is_cuda:
+        return _cuda_parts(rgb, target.contiguous(), weight, ssim_lambda)
     v_rgb = torch.empty_like(rgb, memory_format=torch.contiguous_format, requires_grad=False)
     value, l1, ssim = _cpu.l1_ssim(rgb.detach().contiguous(), target.contiguous(), weight, ssim_lambda, v_rgb)
-    return LossParts(_KnownGradient.apply(rgb, value, v_rgb), l1, ssim)
+    return LossParts(_KnownGradient.apply(rgb, rgb.new_tensor(value), v_rgb), l1, ssim)
+
+
+def _cuda_parts(rgb: Tensor, target: Tensor, weight: Tensor | None, ssim_lambda: float) -> LossParts:
+    native = cuda_call.module
+    scratch = torch.empty(native.loss_scratch_floats(*rgb.shape[:2]), device=rgb.device)
+    v_rgb = torch.empty_like(rgb, memory_format=torch.contiguous_format, requires_grad=False)
+    parts = torch.empty(3, device=rgb.device)
+    stream = cuda_call.begin(native, rgb.device)
+    native.l1_ssim(rgb.detach().contiguous(), target, weight, ssim_lambda, scratch, v_rgb, parts, stream)
+    _, l1, ssim = parts.tolist()
+    return LossParts(_KnownGradient.apply(rgb, parts[0], v_rgb), l1, ssim)
 
 
 class _KnownGradient(torch.autograd.Function):
     """A number whose derivative by rgb is known already."""
 
     @staticmethod
-    def forward(ctx: Any, rgb: Tensor, value: float, v_rgb: Tensor) -> Tensor:
+    def forward(ctx: Any, rgb: Tensor, value: Tensor, v_rgb: Tensor) -> Tensor:
         ctx.save_for_backward(v_rgb)
-        return rgb.new_tensor(value)
+        return value.clone()
 
     @staticmethod
     @once_differentiable
