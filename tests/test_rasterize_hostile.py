@@ -243,6 +243,27 @@ def test_the_slow_reference_is_chosen_with_one_warning(
     assert "the native module is not built" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "device"), [("cpu", "cpu"), ("reference", "cpu"), ("cuda", "cuda"), ("gsplat", "cuda")]
+)
+def test_gaussians_belong_on_the_device_of_their_backend(
+    name: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SCENE3D_BACKEND", raising=False)
+    assert backends.device_for(name).type == device
+    monkeypatch.setenv("SCENE3D_BACKEND", name)
+    assert backends.device_for("auto").type == device
+
+
+def test_without_a_device_gaussians_stay_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SCENE3D_BACKEND", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(backends, "why_unavailable", lambda name: None if name == "gsplat" else "missing")
+    assert backends.device_for("auto").type == "cuda"
+    monkeypatch.setattr(backends, "why_unavailable", lambda name: "missing")
+    assert backends.device_for("auto").type == "cpu"
+
+
 def test_other_dtypes_than_float32_go_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SCENE3D_BACKEND", raising=False)
     assert backends.choose("auto", torch.device("cpu"), torch.float64) == "reference"

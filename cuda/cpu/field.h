@@ -8,13 +8,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "math/field_walk.h"
+
 // Members that kernels call: never a shared symbol, which one instruction set would provide for all.
 #define S3D_MEMBER __attribute__((always_inline)) inline
 
 namespace scene3d {
 
 constexpr int kSets = 2, kMaxSlabs = 6, kLanes = 16;
-constexpr int kMaxRaySamples = 8192;
 constexpr int kRayChunk = 64;  // rays of a task: 8x8 pixels of an image
 
 enum class FieldKind { vm = 0, cp = 1 };
@@ -26,13 +27,6 @@ struct Slab {
   T* grads = nullptr;
   uint8_t* touched = nullptr;  // [rank / 16, n_rows]
   int64_t n_rows = 0;
-};
-
-// Bits of cells: words of 4x4x4 cells, and above them words of 4x4x4 words; x runs fastest. Sizes are of the cells.
-struct OccupancyBits {
-  const uint64_t* words = nullptr;  // nullptr: everything is occupied
-  const uint64_t* coarse = nullptr;
-  int n[3] = {0, 0, 0};
 };
 
 template <class T>
@@ -66,12 +60,6 @@ struct FieldSample {
   T v_feature;
 
   S3D_MEMBER T weight() const { return transmittance * alpha; }
-};
-
-template <class T>
-struct FieldRay {
-  T origin[3], direction[3];  // direction of length 1
-  T jitter;                   // place of the sample within its step, 0 to 1
 };
 
 template <class T>

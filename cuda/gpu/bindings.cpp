@@ -37,4 +37,5 @@ NB_MODULE(S3D_MODULE, m) {
 #endif
   bind_raster(m);
   bind_steps(m);
+  bind_field(m);
 }

@@ -24,8 +24,11 @@ class GradStats:
     counts: Tensor
 
     @classmethod
-    def zeros(cls, n: int) -> GradStats:
-        return cls(torch.zeros(n), torch.zeros(n))
+    def zeros(cls, n: int, device: torch.device | None = None) -> GradStats:
+        return cls(torch.zeros(n, device=device), torch.zeros(n, device=device))
+
+    def to(self, device: torch.device) -> GradStats:
+        return GradStats(self.sums.to(device), self.counts.to(device))
 
     def add(self, stats: RasterStats, visible: Tensor, half_size: float) -> None:
         """Add the only view of one call. visible [N] uint8; half_size, pixels, makes resolutions comparable."""
@@ -80,6 +83,6 @@ def count_limit(settings: StrategySettings, fraction: float, n_start: int) -> in
 def sample_rows(weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Draw n rows with replacement, in proportion to weights [N] >= 0 (not all zero). Returns indices [n]."""
     # A serial cumulative sum in float64: the same draw on any machine, unlike torch.multinomial's blocks.
-    edges = weights.double().cumsum(0)
+    edges = weights.cpu().double().cumsum(0)
     draws = torch.rand(n, dtype=torch.float64, generator=generator) * edges[-1]
-    return torch.searchsorted(edges, draws, right=True).clamp(max=len(weights) - 1)
+    return torch.searchsorted(edges, draws, right=True).clamp(max=len(weights) - 1).to(weights.device)

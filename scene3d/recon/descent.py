@@ -25,6 +25,8 @@ from scene3d.render import backends, cpu
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings, Render
 
+_CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -108,13 +110,18 @@ class Descent:
     Args:
         settings: Of the fit.
         objective: What a method adds to the loss.
+
+    Attributes:
+        device: Where the Gaussians must be.
     """
 
     def __init__(self, settings: FitSettings, objective: Objective | None = None) -> None:
         self._settings = settings
         self._objective = objective
-        device = torch.device("cuda" if settings.backend in ("cuda", "gsplat") else "cpu")
-        self._is_native = objective is None and backends.choose(settings.backend, device) == "cpu"
+        # What methods add to the loss may hold tensors of the CPU: they go elsewhere only where that was asked for.
+        is_open = settings.backend == "auto" and objective is None
+        self.device = backends.device_for(settings.backend) if is_open or settings.backend != "auto" else _CPU
+        self._is_native = objective is None and backends.choose(settings.backend, self.device) == "cpu"
         # Wrapping twenty tensors for native code takes as long as a tenth of a step: done only when they are others.
         self._tensors: list[Tensor] = []
         self._native: Any = None
@@ -183,17 +190,17 @@ def _native_step(
 def _autograd_step(
     state: AdamState, stats: GradStats, view: View, rates: Rates, settings: FitSettings, objective: Objective
 ) -> Outcome:
-    camera, transform = view.camera, view.transform
+    camera, transform = view.camera.to(state.device), view.transform
     if view.wants_viewmat:
         viewmats = camera.viewmats.detach().clone().requires_grad_()
         camera = Cameras(viewmats, camera.Ks, camera.sizes, camera.names)
     if transform is not None:
-        transform = transform.detach().clone().requires_grad_()
+        transform = transform.detach().to(state.device, copy=True).requires_grad_()
     gaussians = objective.shown(state.gaussians(), rates.fraction)
     raster = replace(view.raster, with_depth=objective.with_depth, with_normals=objective.with_normals)
     render = rasterize(gaussians, camera, raster, settings.backend)
     rgb = render.rgb[0] if transform is None else exposure.apply(render.rgb[0], transform)
-    loss = losses.photometric(rgb, view.target, view.background, settings.ssim_lambda)
+    loss = losses.photometric(rgb, view.target.to(state.device), view.background, settings.ssim_lambda)
     penalty = objective.penalty(gaussians, render, view.index, rates.fraction)
     if penalty is not None:
         loss = loss + penalty
@@ -208,5 +215,6 @@ def _autograd_step(
     losses.add_regularizer_grads(state, settings, rates.extent)
     state.step(rates.lrs, (settings.lrs.beta1, settings.lrs.beta2), visible)
     objective.stepped(rates.fraction)
-    v_viewmat = None if camera.viewmats.grad is None else camera.viewmats.grad[0]
-    return Outcome(value, v_viewmat, None if transform is None else transform.grad)
+    v_viewmat = None if camera.viewmats.grad is None else camera.viewmats.grad[0].cpu()
+    v_transform = None if transform is None or transform.grad is None else transform.grad.cpu()
+    return Outcome(value, v_viewmat, v_transform)

@@ -130,13 +130,13 @@ class _Run:
     def _first_state(self, gaussians: Gaussians) -> FitState:
         path = self.hooks.checkpoint
         if path is not None and self.hooks.resume and path.exists():
-            return checkpoint.load(path, self.capture, self.settings)
+            return checkpoint.load(path, self.capture, self.settings).to(self.descent.device)
         finite = gaussians.select(gaussians.is_finite())
         if len(finite) == 0:
             raise CaptureError(self.capture.source, "no finite Gaussians to begin with", "Check the points or --init")
         state = FitState.start(self.capture, finite, self.settings, self.extent)
         state.n_dropped = len(gaussians) - len(finite)
-        return state
+        return state.to(self.descent.device)
 
     def to_end(self) -> FitResult:
         state, settings = self.state, self.settings
@@ -154,7 +154,7 @@ class _Run:
             # A finished run was resumed: nothing is left to do but to measure it.
             self.validation = validate(self._gaussians(), self.capture, settings, state.step, state.seconds)
         return FitResult(
-            self._gaussians(),
+            self._gaussians().to("cpu"),
             self._refined_capture(),
             state.step,
             state.seconds,
@@ -233,7 +233,7 @@ class _Run:
         if strategy.name == "mcmc":
             if is_due:
                 strategy_mcmc.refine(state.adam, strategy, clock, state.n_start, state.generator)
-                state.stats = GradStats.zeros(len(state.adam))
+                state.stats = GradStats.zeros(len(state.adam), state.adam.device)
             if strategy.noise > 0 and clock.step % strategy.noise_every == 0:
                 lr = schedule.learning_rates(self.settings, clock.fraction, self.extent)["means"]
                 strategy_mcmc.explore(state.adam, strategy, lr, self.extent, self.settings.seed, clock.step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -66,6 +66,10 @@ class FitState:
             exposure=None if settings.exposure == "none" else Exposure.start(settings.exposure, n_train),
             poses=PoseDeltas.start(n_train, extent) if settings.pose_opt else None,
         )
+
+    def to(self, device: torch.device) -> FitState:
+        """The same with Gaussians, moments and statistics on another device; poses and exposures stay on the CPU."""
+        return replace(self, adam=self.adam.to(device), stats=self.stats.to(device))
 
     def reorder(self) -> None:
         """Put the Gaussians in Morton order: neighbours in space become neighbours in memory."""

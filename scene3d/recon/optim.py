@@ -48,6 +48,18 @@ class AdamState:
         return self.values["means"].shape[0]
 
     @property
+    def device(self) -> torch.device:
+        return self.values["means"].device
+
+    def to(self, device: torch.device) -> AdamState:
+        """The same on another device."""
+        values, exp_avg, exp_avg_sq = (
+            {name: value.detach().to(device) for name, value in table.items()}
+            for table in (self.values, self.exp_avg, self.exp_avg_sq)
+        )
+        return AdamState(values, exp_avg, exp_avg_sq, self.n_steps).requiring_grad()
+
+    @property
     def sh_degree(self) -> int:
         """Degree of the spherical harmonics in use."""
         return SH_COUNTS.index(self.values["shN"].shape[1] + 1)

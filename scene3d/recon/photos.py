@@ -41,7 +41,12 @@ class Target:
         """The photo on a background, bytes where it has no alpha. [H, W, 3]"""
         if self.alpha is None:
             return self.rgb
-        return self.rgb + (1 - self.alpha[..., None]) * torch.tensor(background)
+        return self.rgb + (1 - self.alpha[..., None]) * torch.tensor(background, device=self.rgb.device)
+
+    def to(self, device: torch.device) -> Target:
+        """The same on another device."""
+        alpha, weight = (None if value is None else value.to(device) for value in (self.alpha, self.weight))
+        return Target(self.rgb.to(device), alpha, weight)
 
 
 class PhotoStore:

@@ -36,7 +36,7 @@ def refine(
     _grow(state, chosen, settings.grow_scale3d * extent, generator)
     after_reset = settings.reset_every > 0 and clock.fraction > settings.reset_every
     _prune(state, settings, extent, after_reset, n_before)
-    return GradStats.zeros(len(state))
+    return GradStats.zeros(len(state), state.device)
 
 
 def choose_growing(stats: GradStats, settings: StrategySettings, room: int) -> Tensor:
@@ -66,8 +66,8 @@ def _grow(state: AdamState, rows: Tensor, split_above: float, generator: torch.G
     log_scales = state.values["log_scales"].detach()[rows]
     is_split = log_scales.max(dim=1).values > math.log(max(split_above, 1e-30))
     split_rows = rows[is_split]
-    index = torch.cat([torch.arange(n), rows])
-    is_fresh = torch.zeros(len(index), dtype=torch.bool)
+    index = torch.cat([torch.arange(n, device=rows.device), rows])
+    is_fresh = torch.zeros(len(index), dtype=torch.bool, device=rows.device)
     is_fresh[n:] = True
     # A split replaces the old Gaussian by one of its halves, so the old row starts afresh too.
     is_fresh[split_rows] = True
@@ -80,7 +80,7 @@ def _move_inside(state: AdamState, rows: Tensor, generator: torch.Generator) -> 
     means, log_scales = state.values["means"].detach(), state.values["log_scales"].detach()
     scales = log_scales[rows].exp()
     rotmats = quaternions.to_rotmat(state.values["quats"].detach()[rows])
-    steps = torch.randn(len(rows), 3, generator=generator) * scales
+    steps = torch.randn(len(rows), 3, generator=generator).to(scales.device) * scales
     means[rows] += (rotmats * steps[:, None, :]).sum(dim=2)
     log_scales[rows] -= SPLIT_SHRINK
 

@@ -61,8 +61,8 @@ def shared_opacity_and_scale(opacities: Tensor, n_copies: Tensor) -> tuple[Tenso
     """
     o, n = opacities.double(), n_copies.double()
     shared = 1 - (1 - o) ** (1 / n)
-    j = torch.arange(1, MAX_COPIES + 1, dtype=torch.float64)
-    binomials = _binomials()[n_copies.long()]
+    j = torch.arange(1, MAX_COPIES + 1, dtype=torch.float64, device=o.device)
+    binomials = _binomials().to(o.device)[n_copies.long()]
     signs = 1 - 2 * ((j - 1) % 2)
     total = (binomials * signs * shared[:, None] ** j / j.sqrt()).sum(dim=1)
     return shared.to(opacities.dtype), (o / total).to(opacities.dtype)
@@ -94,7 +94,7 @@ def _copy_onto(state: AdamState, sources: Tensor, targets: Tensor, floor: float)
 def _append(state: AdamState, sources: Tensor, floor: float) -> None:
     n = len(state)
     _thin(state, sources, floor)
-    index = torch.cat([torch.arange(n), sources])
-    is_fresh = torch.zeros(len(index), dtype=torch.bool)
+    index = torch.cat([torch.arange(n, device=sources.device), sources])
+    is_fresh = torch.zeros(len(index), dtype=torch.bool, device=sources.device)
     is_fresh[n:] = True
     state.rearrange(index, is_fresh)

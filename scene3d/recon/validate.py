@@ -73,7 +73,7 @@ def validate_scene(
     scores = []
     with torch.no_grad():
         for view in capture.test:
-            rgb = render_scene(scene, store.camera(view, 1), raster, backend).rgb[0]
+            rgb = render_scene(scene, store.camera(view, 1), raster, backend).rgb[0].cpu()
             target = store.target(view, 1)
             truth = target.over(background)
             truth = truth.float() / 255 if truth.dtype == torch.uint8 else truth

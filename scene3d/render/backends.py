@@ -98,6 +98,15 @@ def choose(explicit: str, device: torch.device, dtype: torch.dtype = torch.float
     return "reference"
 
 
+def device_for(explicit: str) -> torch.device:
+    """Where Gaussians must be to be rendered by a backend; with "auto" on the GPU where a backend for it runs here."""
+    wanted = explicit if explicit != "auto" else os.environ.get(VARIABLE, "auto") or "auto"
+    if wanted == "auto":
+        names = ("cuda", "gsplat") if torch.cuda.is_available() else ()
+        wanted = next((name for name in names if why_unavailable(name) is None), "cpu")
+    return torch.device("cuda" if wanted in ("cuda", "gsplat") else "cpu")
+
+
 @functools.cache
 def _warn_slow(device_type: str) -> None:
     name = "cpu" if device_type == "cpu" else "gsplat"

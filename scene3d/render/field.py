@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,12 +12,15 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.fields import Decoder, Field
 from scene3d.ops.rays import camera_rays, tiled_pixels
-from scene3d.render import field_cpu, field_reference
+from scene3d.render import field_cpu, field_cuda, field_reference
 from scene3d.render.field_march import MarchSettings, RaySums
 from scene3d.render.types import RasterSettings, RasterStats, Render
 
 # Rays at once: their features are what takes memory, 0.6 kB each.
-RAYS_AT_ONCE = {"cpu": 1 << 16, "reference": 1 << 10}
+RAYS_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 20, "reference": 1 << 10}
+
+# The network of a field on a GPU is torch's.
+MARCHERS: dict[str, Any] = {"cpu": field_cpu, "cuda": field_cuda, "reference": field_reference}
 
 
 def render_field(
@@ -31,7 +35,7 @@ def render_field(
         field: What to render.
         cameras: The views, dtype and device of the field.
         settings: near, far, background, with_depth and with_normals count; near and far are along the rays.
-        backend: "auto", "cpu" or "reference".
+        backend: "auto", "cpu", "cuda" or "reference".
 
     Returns:
         Images [C, H, W, ...]; there are no statistics of Gaussians. Depth is the expected one, its median is not known.
@@ -49,14 +53,19 @@ def render_field(
 
 
 def choose_backend(backend: str, field: Field) -> str:
-    """Name of the code that renders a field: cpu or reference.
+    """Name of the code that renders a field: cpu, cuda or reference.
 
     Raises:
         BackendUnavailable: the one asked for cannot.
     """
+    if backend in ("auto", "cuda") and field.device.type == "cuda" and field_cuda.takes(field):
+        return "cuda"
     is_native = field_cpu.is_available() and field.device.type == "cpu"
     if backend == "auto":
         return "cpu" if is_native and field.dtype in (torch.float32, torch.float64) else "reference"
+    if backend == "cuda":
+        reason = "it needs the CUDA module, and a field in float32 on a CUDA device"
+        raise BackendUnavailable("cuda", reason, "Build it (see scene3d doctor), move the field, or choose cpu")
     if backend not in ("cpu", "reference"):
         raise BackendUnavailable(backend, "it renders Gaussians only", "For fields choose cpu or reference")
     if backend == "cpu" and not is_native:
@@ -122,7 +131,7 @@ class _Marcher:
     def march(self, origins: Tensor, directions: Tensor) -> RaySums:
         if self.native is not None:
             return self.native.march(origins.contiguous(), directions.contiguous(), None)
-        module = field_cpu if self.backend == "cpu" else field_reference
+        module = MARCHERS[self.backend]
         return module.march(self.field, origins, directions, None, self.settings)
 
     def decode(self, sums: RaySums, directions: Tensor) -> Tensor:

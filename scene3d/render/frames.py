@@ -14,7 +14,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
 from scene3d.ops.colormap import DEPTH, colorize
-from scene3d.render.scene_view import render_scene
+from scene3d.render.scene_view import on_device_of, render_scene
 from scene3d.render.types import RasterSettings, Render
 
 Mode = Literal["rgb", "depth", "normals", "alpha"]
@@ -55,6 +55,7 @@ def frames(scene: Scene, cameras: Cameras, settings: FrameSettings) -> Iterator[
         One picture per view, uint8. [H, W, 3]
     """
     raster = raster_settings(scene, settings)
+    scene = on_device_of(scene, settings.backend)
     depth_range = depth_range_of(scene, cameras, settings) if settings.mode == "depth" else (0.0, 1.0)
     for i in range(len(cameras)):
         render = _render(scene, cameras.select([i]), raster, settings.backend)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from scene3d.core.cameras import Cameras
@@ -36,6 +38,13 @@ def render_scene(
     if isinstance(payload, Gaussians):
         return rasterize(payload, cameras, settings, backend)
     return render_field(payload, cameras, settings, backend)
+
+
+def on_device_of(scene: Scene, backend: str = "auto") -> Scene:
+    """The scene with its Gaussians where a backend wants them; fields stay where they are."""
+    if not isinstance(scene.payload, Gaussians):
+        return scene
+    return replace(scene, payload=scene.payload.to(backends.device_for(backend)))
 
 
 def backend_of(scene: Scene, backend: str = "auto") -> str:

@@ -18,7 +18,7 @@ from scene3d.ops.color_fit import fit_colors
 from scene3d.ops.flip import flip_map
 from scene3d.ops.image import masked_mean, psnr, ssim
 from scene3d.ops.threads import single_threaded_torch
-from scene3d.render.scene_view import backend_of, render_scene
+from scene3d.render.scene_view import backend_of, on_device_of, render_scene
 from scene3d.render.types import RasterSettings
 from scene3d.report.perceptual import Net, Perceptual, load_perceptual
 
@@ -152,6 +152,7 @@ def evaluate(
     outside = [i for i in views if not 0 <= i < len(capture)]
     if outside:
         raise ValueError(f"views: expected 0 to {len(capture) - 1}, got {outside[0]}")
+    scene = on_device_of(scene, settings.backend)
     perceptual = load_perceptual(settings.lpips)
     background = _background(settings, capture)
     # The first call loads code and fills caches: it would be the slowest frame of all.

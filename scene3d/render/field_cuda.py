@@ -1,0 +1,90 @@
+"""Rays through a field on an NVIDIA GPU: float32. Gradients of the factors are added by atomics, in no fixed order.
+
+The network that makes colours is torch's: dense layers are what its libraries are best at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from scene3d.core.fields import Field
+from scene3d.ops import cuda_call
+from scene3d.ops.occupancy import pack_bits
+from scene3d.render.field_march import USUAL, MarchSettings, RaySums
+
+
+def takes(field: Field) -> bool:
+    """Whether the CUDA module is there, the field on its device, in float32, and its features not too many."""
+    return cuda_call.takes(*field.factors()) and field.n_features <= cuda_call.module.MAX_FEATURES
+
+
+def march(
+    field: Field, origins: Tensor, directions: Tensor, jitter: Tensor | None, settings: MarchSettings = USUAL
+) -> RaySums:
+    """Sample and composite along rays, differentiable in the factors; see field_reference.march."""
+    factors = tuple(value.contiguous() for value in field.factors())
+    call = _Call(field.with_factors(factors), settings)
+    return RaySums(*_March.apply(call, origins.contiguous(), directions.contiguous(), jitter, *factors))
+
+
+class _Call:
+    """A field handed to native code, which reads its factors where they are."""
+
+    def __init__(self, field: Field, settings: MarchSettings) -> None:
+        native = cuda_call.module
+        numbers = [field.step, field.density_scale, field.density_shift, settings.near, settings.far]
+        numbers += [settings.min_weight, settings.min_transmittance]
+        words, coarse, size = None, None, [1, 1, 1]
+        if field.occupancy is not None:
+            words, coarse = (bits.to(field.device) for bits in pack_bits(field.occupancy))
+            size = list(reversed(field.occupancy.shape))
+        self.n_features, self.device = field.n_features, field.device
+        self.native = native.Field(
+            field.kind == "cp",
+            list(field.resolution),
+            list(field.ranks),
+            numbers,
+            field.box.double().flatten().tolist(),
+            [value.detach() for value in field.factors()],
+            words,
+            coarse,
+            size,
+        )
+
+    def stream(self) -> int:
+        return cuda_call.begin(cuda_call.module, self.device)
+
+
+class _March(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, call: _Call, origins: Tensor, directions: Tensor, jitter: Tensor | None, *factors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n = len(origins)
+        sums = [torch.empty(shape, device=call.device) for shape in ((n, call.n_features), (n,), (n,))]
+        call.native.march(origins.detach(), directions.detach(), jitter, sums, call.stream())
+        ctx.call = call
+        ctx.save_for_backward(origins, directions, jitter, *sums, *factors)
+        return sums[0], sums[1], sums[2]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *v_sums: Tensor) -> tuple[Tensor | None, ...]:
+        call: _Call = ctx.call
+        origins, directions, jitter, *rest = ctx.saved_tensors
+        sums, factors = rest[:3], rest[3:]
+        grads = [torch.zeros_like(value) for value in factors]
+        call.native.march_backward(
+            origins.detach(),
+            directions.detach(),
+            jitter,
+            [value.detach() for value in sums],
+            [v.contiguous() for v in v_sums],
+            grads,
+            call.stream(),
+        )
+        return (None, None, None, None, *grads)  # call, origins, directions, jitter
