@@ -222,6 +222,83 @@ def test_the_browser_draws_what_we_draw(draw: Draw, antialiased: bool, i: int):
     assert psnr >= AGREEMENT_DB
 
 
+PLACE = """() => scene3d.ready.then(({ app }) => {
+  const { x, y, z } = app.root.findByName("camera").getPosition();
+  return [x, y, z];
+})"""
+
+
+@pytest.fixture(scope="module")
+def small_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("small") / "page.html"
+    path.write_text(build_page(tiny_scene(), None, PLY), encoding="utf-8")
+    return path
+
+
+def moved(tab: Any, before: list[float]) -> tuple[float, float]:
+    """How far the camera went, and how much its distance from the middle of the scene changed, once it is still."""
+    tab.wait_for_timeout(1500)
+    after = np.array(tab.evaluate(PLACE))
+    start = np.array(before)
+    return float(np.linalg.norm(after - start)), float(np.linalg.norm(after) - np.linalg.norm(start))
+
+
+@pytest.mark.slow
+def test_the_mouse_turns_and_zooms(browser: Any, small_page: Path):
+    tab = browser.new_page(viewport={"width": 300, "height": 200})
+    tab.goto(small_page.as_uri())
+    before = tab.evaluate(PLACE)
+    tab.mouse.move(150, 100)
+    tab.mouse.down()
+    tab.mouse.move(210, 100, steps=5)
+    tab.mouse.up()
+    distance, nearer = moved(tab, before)
+    assert distance > 0.3
+    assert abs(nearer) < 0.5 * distance
+    before = tab.evaluate(PLACE)
+    tab.mouse.wheel(0, 400)
+    assert moved(tab, before)[1] > 0.1
+    tab.close()
+
+
+@pytest.mark.slow
+def test_fingers_turn_and_pinch(browser: Any, small_page: Path):
+    context = browser.new_context(viewport={"width": 200, "height": 300}, has_touch=True, is_mobile=True)
+    tab = context.new_page()
+    tab.goto(small_page.as_uri())
+    before = tab.evaluate(PLACE)
+    session = context.new_cdp_session(tab)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        places = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+        tab.wait_for_timeout(60)
+
+    touch("touchStart", (80, 120))
+    for step in range(1, 6):
+        touch("touchMove", (80 + 12 * step, 120))
+    touch("touchEnd")
+    assert moved(tab, before)[0] > 0.3
+    before = tab.evaluate(PLACE)
+    touch("touchStart", (90, 120), (110, 120))
+    for step in range(1, 6):
+        touch("touchMove", (90 - 10 * step, 120), (110 + 10 * step, 120))
+    touch("touchEnd")
+    assert moved(tab, before)[1] < -0.1
+    context.close()
+
+
+@pytest.mark.slow
+def test_the_page_asks_nobody_for_anything(browser: Any, small_page: Path):
+    tab = browser.new_page()
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(small_page.as_uri())
+    tab.evaluate("() => scene3d.ready.then(() => 0)")
+    assert not [url for url in asked if not url.startswith(("file:", "blob:", "data:"))]
+    tab.close()
+
+
 @pytest.mark.slow
 def test_a_damaged_scene_is_explained_over_the_poster(browser: Any, tmp_path: Path):
     page = build_page(tiny_scene(), None, PLY)
