@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scene3d.core.gaussians import Gaussians
 from scene3d.io.image_planes import plane_size, to_plane
-from scene3d.ops import morton, smallest_three
+from scene3d.ops import axis_choice, morton, smallest_three
 from scene3d.ops.kmeans import kmeans, nearest_entry, optimal_codebook_1d
 
 ENTRIES = 256
@@ -24,6 +24,10 @@ PALETTE_COLUMNS = 64
 # Labels have 16 bits.
 MAX_PALETTE = 65_536
 KMEANS_ITERATIONS = 10
+# An error of the logarithm of a thin axis changes the covariance by the square of its share of the largest.
+AXIS_POWER = 2.0
+# From here on a new description of axes is worth the bytes it costs.
+KEEP_AXES_BELOW = 0.05
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,17 @@ def sog_planes(gaussians: Gaussians) -> SogPlanes:
     size = plane_size(len(ordered))
     weights = visibility(ordered)
     means, mins, maxs = _means_16bit(ordered.means)
-    scale_book = optimal_codebook_1d(ordered.log_scales.flatten(), ENTRIES, weights.repeat_interleave(3))
+    quats, log_scales = axis_choice.choose(
+        ordered.quats, ordered.log_scales, lambda quats: _from_8bit(_quats_8bit(quats)), KEEP_AXES_BELOW
+    )
+    scale_book = optimal_codebook_1d(log_scales.flatten(), ENTRIES, _axis_weights(log_scales, weights).flatten())
     color_book = optimal_codebook_1d(ordered.sh0.flatten(), ENTRIES, weights.repeat_interleave(3))
     opacities = (ordered.opacities * 255).round()
     rows = {
         "means_l": means & 255,
         "means_u": means >> 8,
-        "quats": _quats_8bit(ordered.quats),
-        "scales": nearest_entry(ordered.log_scales, scale_book),
+        "quats": _quats_8bit(quats),
+        "scales": nearest_entry(log_scales, scale_book),
         "sh0": torch.cat([nearest_entry(ordered.sh0[:, 0], color_book), opacities[:, None].long()], dim=1),
     }
     images = {f"{name}.webp": to_plane(values.numpy().astype(np.uint8), size) for name, values in rows.items()}
@@ -127,6 +134,16 @@ def _means_16bit(means: Tensor) -> tuple[Tensor, list[float], list[float]]:  # [
 def _quats_8bit(quats: Tensor) -> Tensor:  # [N, 4]
     small, largest = smallest_three.encode(quats)
     return torch.cat([((small + 1) * 127.5).round().clamp(0, 255).long(), 252 + largest[:, None]], dim=1)
+
+
+def _from_8bit(codes: Tensor) -> Tensor:  # [N, 4] -> unit quaternions as a reader makes them
+    return smallest_three.decode(codes[:, :3] / 127.5 - 1, codes[:, 3] - 252)
+
+
+def _axis_weights(log_scales: Tensor, weights: Tensor) -> Tensor:  # [N, 3]
+    # The thinner an axis is beside the others, the less of it is seen; none is worth nothing.
+    shares = (AXIS_POWER * (log_scales - log_scales.amax(dim=1, keepdim=True))).exp()
+    return weights[:, None] * shares.clamp_min(1e-4)
 
 
 def _centroid_plane(entries: Tensor, n_rest: int) -> np.ndarray:  # [palette, n_rest * 3] -> image
