@@ -1,6 +1,6 @@
 """Render the bundled sample capture: images, exact poses, sparse points and exact test depth of a still life.
 
-Needs Blender as a Python module, in an environment of its own (one CPU core renders a view in about 12 seconds):
+Needs Blender as a Python module, in an environment of its own (one CPU core renders a view in half a minute):
 
     python3.11 -m venv bpy-venv && bpy-venv/bin/pip install bpy
     bpy-venv/bin/python tools/make_sample_capture.py data/sample
@@ -40,15 +40,17 @@ Array = np.ndarray
 VIEWS_PER_LOOP = 16
 TEST_EVERY = 8
 FOV_DEG = 52.0
-JPEG_QUALITY = 90
+JPEG_QUALITY = 95
 DEPTH_UNIT = 1e-3
 """Metres for one step of the 16-bit depth images; nerfstudio's default."""
+ROOM = ("floor", "back wall", "left wall", "rail", "mount", "art", "frame", "table top", "apron", "leg")
+"""Objects that a mask leaves out."""
 # Centre azimuth, half width, elevation, half height (degrees), distance, target, phase (radians) of each closed loop.
 # A loop has no ends, and its phase puts both test views (every 8th) near its middle, between train views.
 LOOPS = (
-    (-45.0, 76.0, 17.0, 6.0, 1.28, (-0.01, 0.02, 0.14), 0.35),
-    (-45.0, 62.0, 40.0, 8.0, 1.30, (0.00, 0.00, 0.08), -0.45),
-    (-45.0, 54.0, 27.0, 10.0, 0.86, (0.02, 0.02, 0.10), 0.80),
+    (-45.0, 48.0, 18.0, 7.0, 1.25, (-0.02, 0.02, 0.16), 0.35),
+    (-45.0, 42.0, 38.0, 9.0, 1.24, (-0.01, 0.01, 0.10), -0.45),
+    (-45.0, 40.0, 27.0, 10.0, 0.96, (0.00, 0.00, 0.12), 0.70),
 )
 
 
@@ -79,6 +81,11 @@ class Lens:
         y = (self.height / 2 - pixels[:, 1]) / self.focal
         return np.stack([x, y, -np.ones_like(x)], -1) @ shot.world_from_camera[:3, :3].T
 
+    def all_rays(self, shot: Shot) -> Array:
+        """Cast rays through all pixels' centres, row by row. [H * W, 3]"""
+        x, y = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
+        return self.rays(shot, np.stack([x.ravel(), y.ravel()], -1))
+
     def project(self, shot: Shot, points: Array) -> tuple[Array, Array]:
         """Project world points to image positions [P, 2] and depths [P]."""
         local = (points - shot.world_from_camera[:3, 3]) @ shot.world_from_camera[:3, :3]
@@ -97,6 +104,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="*", help="render these views and stop, for a look")
     parser.add_argument("--n-points", type=int, default=9000, help="sparse points")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sparse points")
+    parser.add_argument("--masks", action="store_true", help="also write masks/, white where things stand on the table")
     parser.add_argument("--mesh", type=Path, help="also write the scene's triangles to this PLY")
     args = parser.parse_args()
 
@@ -107,10 +115,12 @@ def main() -> None:
     render(chosen, args.out / "images")
     if args.only is not None:
         return
-    vertices, triangles = triangulate()
+    vertices, triangles, names = triangulate()
     tree = BVHTree.FromPolygons(vertices.tolist(), triangles.tolist(), all_triangles=True)
     if args.mesh is not None:
         write_mesh(args.mesh, vertices, triangles)
+    for shot in shots if args.masks else ():
+        write_mask(args.out / "masks" / f"{shot.name}.png", cast_mask(tree, ~np.isin(names, ROOM), lens, shot))
     for shot in shots[::TEST_EVERY]:
         write_depth(args.out / "depths" / f"{shot.name}.png", cast_depth(tree, lens, shot))
     write_points(args.out / "points.ply", *sample_points(tree, lens, shots, args))
@@ -137,7 +147,7 @@ def plan_shots() -> list[Shot]:
 
 
 def configure(lens: Lens, samples: int, threads: int) -> None:
-    """Set up Cycles and the camera: linear exposure, sRGB curve, box filter, denoised."""
+    """Set up Cycles and the camera: linear exposure, sRGB curve, the filter of Blender's default, denoised."""
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
     scene.render.resolution_x, scene.render.resolution_y = lens.width, lens.height
@@ -147,11 +157,12 @@ def configure(lens: Lens, samples: int, threads: int) -> None:
     scene.view_settings.view_transform = "Standard"
     cycles = scene.cycles
     cycles.device, cycles.samples, cycles.seed = "CPU", samples, 0
-    cycles.use_adaptive_sampling = False
+    # Two lights need no tree to choose from: a fifth faster without.
+    cycles.use_adaptive_sampling, cycles.use_light_tree = False, False
     cycles.use_denoising, cycles.denoiser = True, "OPENIMAGEDENOISE"
     cycles.max_bounces, cycles.caustics_reflective = 6, False
     cycles.sample_clamp_indirect = 4.0
-    cycles.pixel_filter_type, cycles.filter_width = "BOX", 1.0
+    cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 1.5
     camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
     camera.data.sensor_fit, camera.data.angle = "HORIZONTAL", math.radians(FOV_DEG)
     camera.data.clip_start = 0.01
@@ -176,10 +187,10 @@ def render(shots: list[Shot], folder: Path) -> None:
         print(f"{path} {path.stat().st_size} bytes", file=sys.stderr, flush=True)
 
 
-def triangulate() -> tuple[Array, Array]:
-    """Collect the triangles that Cycles renders, in the world: vertices [V, 3] and triangles [F, 3]."""
+def triangulate() -> tuple[Array, Array, Array]:
+    """Collect the triangles that Cycles renders, in the world: vertices [V, 3], triangles [F, 3], object names [F]."""
     graph = bpy.context.evaluated_depsgraph_get()
-    vertices, triangles, count = [], [], 0
+    vertices, triangles, names, count = [], [], [], 0
     for made in bpy.context.scene.objects:
         if made.type != "MESH":
             continue
@@ -193,9 +204,10 @@ def triangulate() -> tuple[Array, Array]:
         pose = np.array(evaluated.matrix_world)
         vertices.append(points.reshape(-1, 3) @ pose[:3, :3].T + pose[:3, 3])
         triangles.append(corners.reshape(-1, 3) + count)
+        names.append(np.full(len(triangles[-1]), made.name.split(".")[0]))
         count += len(mesh.vertices)
         evaluated.to_mesh_clear()
-    return np.concatenate(vertices), np.concatenate(triangles)
+    return np.concatenate(vertices), np.concatenate(triangles), np.concatenate(names)
 
 
 def cast(tree: BVHTree, origin: Array, directions: Array) -> Array:
@@ -208,9 +220,15 @@ def cast(tree: BVHTree, origin: Array, directions: Array) -> Array:
 
 def cast_depth(tree: BVHTree, lens: Lens, shot: Shot) -> Array:
     """Measure the depth through every pixel's centre, metres. [H, W]"""
-    x, y = np.meshgrid(np.arange(lens.width) + 0.5, np.arange(lens.height) + 0.5)
-    rays = lens.rays(shot, np.stack([x.ravel(), y.ravel()], -1))
-    return cast(tree, shot.world_from_camera[:3, 3], rays).reshape(lens.height, lens.width)
+    return cast(tree, shot.world_from_camera[:3, 3], lens.all_rays(shot)).reshape(lens.height, lens.width)
+
+
+def cast_mask(tree: BVHTree, is_kept: Array, lens: Lens, shot: Shot) -> Array:
+    """Find where the ray through a pixel's centre ends on a triangle to keep [F]. [H, W]"""
+    start = Vector(shot.world_from_camera[:3, 3])
+    hits = (tree.ray_cast(start, Vector(direction))[2] for direction in lens.all_rays(shot))
+    kept = np.array([index is not None and is_kept[index] for index in hits])
+    return kept.reshape(lens.height, lens.width)
 
 
 def sample_points(tree: BVHTree, lens: Lens, shots: list[Shot], args: argparse.Namespace) -> tuple[Array, Array]:
@@ -314,6 +332,12 @@ def write_depth(path: Path, depth: Array) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     steps = np.where(np.isfinite(depth), np.round(depth / DEPTH_UNIT), 0)
     write_image(path, steps.clip(0, 65535).astype(np.uint16)[..., None], {"png:compressionLevel": 9})
+
+
+def write_mask(path: Path, mask: Array) -> None:
+    """Write a mask [H, W] as an 8-bit PNG, white where it is true."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, np.where(mask, 255, 0).astype(np.uint8)[..., None], {"png:compressionLevel": 9})
 
 
 def read_image(path: Path) -> Array:

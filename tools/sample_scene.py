@@ -1,7 +1,7 @@
 """The sample scene: a still life on a table in the corner of a room, built in Blender from nothing but this code.
 
 World axes: x right, y back, z up, metres; the table's surface is z = 0 and its centre the origin. The walls stand at
-x = -0.9 and y = 0.9; the photographer moves in the quadrant x > 0, y < 0. Light comes from one of the skies
+x = -0.55 and y = 0.55; the photographer moves in the quadrant x > 0, y < 0. Light comes from one of the skies
 in Blender's own data files and from one soft lamp.
 """
 
@@ -17,8 +17,9 @@ from mathutils import Vector
 from sample_shapes import blade, box, material, revolve, smooth_curve, surface, tube, turn
 
 FLOOR = -0.74
-WALL = 0.9
-TABLE = 1.04
+WALL = 0.55
+TABLE = 1.34  # It touches both walls.
+PEEL = (0.24, 0.12)  # Round a fruit and from its base to its top.
 
 
 def build() -> None:
@@ -41,23 +42,20 @@ def build() -> None:
 
 
 def _room() -> None:
-    parquet = material("parquet", paint.parquet(), 0.35, coat=0.25, bump=0.002)
-    paper = material("wallpaper", paint.wallpaper(), 0.75)
-    skirt = material("skirting", paint.plaster((0.86, 0.84, 0.79)), 0.4)
-    rug = material("rug", paint.kilim(1024, 1536), 0.95, bump=0.004)
+    parquet = material("parquet", paint.soften(paint.parquet(), (1.5, 1.5), 0.004), 0.5, coat=0.1)
+    wash = material("limewash", paint.limewash(), 0.85)
+    skirt = material("skirting", paint.plaster((0.86, 0.84, 0.79)), 0.5)
     low, high, top = -WALL, 4.5, 2.2
     floor = np.array([[[x, y, FLOOR] for y in (-high, WALL)] for x in (low, high)])
     surface("floor", floor, parquet, (1.5, 1.5))
     back = np.array([[[x, WALL, z] for z in (FLOOR, top)] for x in (low, high)])
-    surface("back wall", back, paper, (2.7, 1.47))
+    surface("back wall", back, wash, (2, 1))
     left = np.array([[[-WALL, y, z] for z in (FLOOR, top)] for y in (-high, WALL)])
-    surface("left wall", left, paper, (2.7, 1.47))
+    surface("left wall", left, wash, (2, 1))
     length = high - low
-    for height, depth, at in ((0.11, 0.02, FLOOR + 0.055), (0.035, 0.03, 0.02)):
+    for height, depth, at in ((0.11, 0.02, FLOOR + 0.055), (0.05, 0.03, 0.025)):
         box("rail", (length, depth, height), ((low + high) / 2, WALL - depth / 2, at), skirt, (0.6, 0.6), 0.006)
         box("rail", (depth, length, height), (-WALL + depth / 2, -(low + high) / 2, at), skirt, (0.6, 0.6), 0.006)
-    points = np.array([[[x, y, FLOOR + 0.012] for y in np.linspace(-1.9, 0.3, 2)] for x in np.linspace(-0.2, 1.5, 2)])
-    surface("rug", points, rug)
 
 
 def _pictures() -> None:
@@ -65,14 +63,12 @@ def _pictures() -> None:
     mount = material("mount", paint.plaster((0.93, 0.91, 0.85)), 0.8)
     walnut = material("walnut", paint.plaster((0.26, 0.15, 0.09)), 0.4, coat=0.3)
     for seed, size, at, angle, frame in (
-        (3, (0.62, 0.46), (-0.10, WALL, 0.60), 0, gilt),
-        (6, (0.34, 0.44), (0.62, WALL, 0.66), 0, walnut),
-        (9, (0.54, 0.42), (-WALL, -0.12, 0.62), 90, walnut),
-        (12, (0.30, 0.36), (-WALL, -0.80, 0.52), 90, gilt),
+        (3, (0.50, 0.38), (0.14, WALL, 0.47), 0, gilt),
+        (6, (0.34, 0.42), (-WALL, -0.12, 0.46), 90, walnut),
     ):
-        art = material("art", paint.painting(seed), 0.6, coat=0.2)
         width, height = size
         inner = (width - 0.12, height - 0.12)
+        art = material("art", paint.soften(paint.painting(seed, round(768 * inner[0] / inner[1])), inner), 0.7)
         parts = [
             box("mount", (width, 0.012, height), (0, -0.006, 0), mount, (1, 1), 0.001),
             box("art", (inner[0], 0.006, inner[1]), (0, -0.013, 0), art, inner, 0.001),
@@ -86,32 +82,27 @@ def _pictures() -> None:
 
 
 def _table() -> None:
-    oak = material("oak", paint.table_top(), 0.38, coat=0.2, bump=0.0015)
-    box("table top", (TABLE, TABLE, 0.036), (0, 0, -0.018), oak, (1.2, 1.2), 0.006)
+    oak = material("oak", paint.soften(paint.table_top(), (1.2, 1.2)), 0.5, coat=0.1)
+    middle = TABLE / 2 - WALL + 0.03
+    parts = [box("table top", (TABLE, TABLE, 0.036), (0, 0, -0.018), oak, (1.2, 1.2), 0.006)]
     inset = TABLE / 2 - 0.07
     for x in (-inset, inset):
-        box("apron", (0.02, 2 * inset, 0.09), (x, 0, -0.08), oak, (1.2, 1.2))
-        box("apron", (2 * inset, 0.02, 0.09), (0, x, -0.08), oak, (1.2, 1.2))
+        parts.append(box("apron", (0.02, 2 * inset, 0.09), (x, 0, -0.08), oak, (1.2, 1.2)))
+        parts.append(box("apron", (2 * inset, 0.02, 0.09), (0, x, -0.08), oak, (1.2, 1.2)))
         for y in (-inset, inset):
-            box("leg", (0.06, 0.06, -FLOOR - 0.03), (x, y, (FLOOR - 0.03) / 2), oak, (1.2, 1.2), 0.008)
+            parts.append(box("leg", (0.06, 0.06, -FLOOR - 0.03), (x, y, (FLOOR - 0.03) / 2), oak, (1.2, 1.2), 0.008))
+    turn(parts, (middle, -middle, 0), 0)
 
 
 def _runner() -> None:
-    # Along s the cloth lies on the table, goes round its front edge and hangs down in waves.
-    cloth = material("kilim", paint.kilim(), 0.95, bump=0.003)
-    edge, radius, flat = TABLE / 2 + 0.004, 0.012, 0.96
-    s, x = np.linspace(0, flat + 0.30, 160)[:, None], np.linspace(-0.17, 0.17, 50)[None]
-    turned = np.clip((s - flat) / radius, 0, np.pi / 2)
-    hang = np.maximum(s - flat - radius * np.pi / 2, 0)
-    ripple = 0.0012 + 0.001 * np.sin(23 * x + 5 * s) * np.sin(13 * s) * (hang == 0)
-    wave = 0.35 * hang**1.2 * 0.35 * (np.sin(34 * x + 1) + 0.6 * np.sin(57 * x))
-    y = flat - edge - np.minimum(s, flat) - radius * np.sin(turned) - wave - 0.05 * hang
-    z = ripple + radius * (np.cos(turned) - 1) - hang + radius * 0.2
-    surface("runner", np.stack([0.05 + x + 0 * s, y + 0 * x, z + 0 * x], -1).transpose(1, 0, 2), cloth)
+    cloth = material("kilim", paint.soften(paint.kilim(), (0.34, 1.05)), 0.95)
+    x, y = np.linspace(-0.17, 0.17, 50)[:, None], np.linspace(0.45, -0.60, 160)[None]
+    lift = 0.0025 + 0.001 * np.sin(23 * x + 5 * y) * np.sin(13 * y)
+    surface("runner", np.stack([0.05 + x + 0 * y, y + 0 * x, lift], -1), cloth)
 
 
 def _vase() -> None:
-    china = material("porcelain", paint.porcelain(), 0.12, coat=1.0)
+    china = material("porcelain", paint.soften(paint.porcelain(), (0.5, 0.6)), 0.3, coat=0.4)
     profile = [(0.0, 0.004), (0.05, 0.0), (0.052, 0.012), (0.075, 0.07), (0.094, 0.14), (0.082, 0.20), (0.045, 0.245)]
     profile += [(0.036, 0.27), (0.05, 0.30), (0.047, 0.303), (0.032, 0.27), (0.03, 0.2)]
     revolve("vase", profile, (-0.20, 0.20, 0), china, 96)
@@ -135,7 +126,7 @@ def _plant(rng: np.random.Generator, root: np.ndarray) -> None:
             ]
         )
         path = smooth_curve(controls, 10)
-        tube("stem", path, np.linspace(0.0030, 0.0014, len(path)), bark, 8)
+        tube("stem", path, np.linspace(0.0034, 0.0022, len(path)), bark, 8)
         if i % 2:
             _flower(path[-1], path[-1] - path[-4], petal, heart)
         for k, at in enumerate(range(13 if i % 2 == 0 else 17, len(path) - (i % 2) * 4, 2)):
@@ -164,14 +155,14 @@ def _books() -> None:
         ((0.13, 0.22, 0.42), (0.86, 0.82, 0.70)),
         ((0.15, 0.33, 0.27), (0.91, 0.74, 0.50)),
     )
-    paper = material("pages", paint.pages(), 0.9)
+    paper = material("pages", paint.soften(paint.pages(), (0.25, 0.036)), 0.9)
     z = 0.0
     for i, (size, angle) in enumerate(
         (((0.27, 0.19, 0.040), 24.0), ((0.24, 0.17, 0.032), 44.0), ((0.21, 0.14, 0.036), 17.0))
     ):
         length, depth, thick = size
-        cover = material("cover", paint.book_cover(*inks[i], style=2 - i), 0.7, bump=0.0006)
-        back = material("spine", paint.spine(*inks[i], seed=i + 3), 0.7, bump=0.0006)
+        cover = material("cover", paint.soften(paint.book_cover(*inks[i], style=2 - i), size[:2]), 0.7)
+        back = material("spine", paint.soften(paint.spine(*inks[i], seed=i + 3), size[::2]), 0.7)
         parts = [
             box("cover", (length, depth, 0.003), (0, 0, 0.0015), cover, (length, depth), 0.001),
             box("cover", (length, depth, 0.003), (0, 0, thick - 0.0015), cover, (length, depth), 0.001),
@@ -195,23 +186,22 @@ def _books() -> None:
     rounding.levels = rounding.render_levels = 2
     head.data.polygons.foreach_set("use_smooth", [True] * len(head.data.polygons))
     glaze = paint.speckled((0.12, 0.50, 0.52), (0.03, 0.22, 0.30), 0.25, 1024)
-    head.data.materials.append(material("turquoise", glaze, 0.2, coat=0.8))
+    head.data.materials.append(material("turquoise", paint.soften(glaze, (0.3, 0.3)), 0.4, coat=0.25))
 
 
 def _basket() -> None:
-    wire = material("wire", paint.hammered((0.30, 0.27, 0.25)), 0.3, metallic=1.0)
+    wire = material("wire", paint.hammered((0.30, 0.27, 0.25)), 0.45, metallic=1.0)
     centre = np.array([0.07, -0.14, 0.0])
     side = smooth_curve(np.array([[0.055, 0.012], [0.095, 0.016], [0.130, 0.050], [0.150, 0.098]]), 8)
-    for angle in np.arange(24) * 2 * np.pi / 24:
+    for angle in np.arange(18) * 2 * np.pi / 18:
         path = np.stack([side[:, 0] * math.cos(angle), side[:, 0] * math.sin(angle), side[:, 1]], -1)
-        tube("wire", path + centre, 0.0015, wire, 8)
+        tube("wire", path + centre, 0.0024, wire, 8)
     turns = np.linspace(0, 2 * np.pi, 73)[:, None]
     for radius, z, width in (
-        (0.055, 0.012, 0.0025),
+        (0.055, 0.012, 0.003),
         (0.100, 0.006, 0.004),
-        (0.112, 0.030, 0.0015),
-        (0.139, 0.066, 0.0015),
-        (0.150, 0.098, 0.0035),
+        (0.130, 0.050, 0.0024),
+        (0.150, 0.098, 0.004),
     ):
         ring = np.hstack([radius * np.cos(turns), radius * np.sin(turns), z + 0 * turns])
         tube("ring", ring + centre, width, wire, 10)
@@ -222,9 +212,13 @@ def _basket() -> None:
 
 
 def _fruit() -> None:
-    peel = material("orange", paint.speckled((0.93, 0.47, 0.07), (0.80, 0.36, 0.04), 0.5), 0.38, coat=0.15, bump=0.0015)
-    zest = material("lemon", paint.speckled((0.95, 0.80, 0.16), (0.84, 0.66, 0.10), 0.5), 0.38, coat=0.15, bump=0.0015)
-    skin = material("apple", paint.apple(), 0.25, coat=0.4)
+    peel = material(
+        "orange", paint.soften(paint.speckled((0.93, 0.47, 0.07), (0.80, 0.36, 0.04), 0.5), PEEL), 0.45, coat=0.1
+    )
+    zest = material(
+        "lemon", paint.soften(paint.speckled((0.95, 0.80, 0.16), (0.84, 0.66, 0.10), 0.5), PEEL), 0.45, coat=0.1
+    )
+    skin = material("apple", paint.soften(paint.apple(), PEEL), 0.35, coat=0.2)
     stem = material("stalk", paint.plaster((0.27, 0.19, 0.10)), 0.7)
     orange = [
         (0, -0.037),
@@ -279,7 +273,7 @@ def _fruit() -> None:
 
 
 def _mug() -> None:
-    clay = material("stoneware", paint.stoneware(), 0.22, coat=0.7)
+    clay = material("stoneware", paint.soften(paint.stoneware(), (0.27, 0.24)), 0.3, coat=0.4)
     profile = [
         (0, 0.003),
         (0.034, 0.0),
@@ -301,7 +295,7 @@ def _mug() -> None:
 
 
 def _candle() -> None:
-    brass = material("brass", paint.hammered((0.86, 0.66, 0.32)), 0.22, metallic=1.0)
+    brass = material("brass", paint.hammered((0.86, 0.66, 0.32)), 0.35, metallic=1.0)
     wax = material("wax", paint.plaster((0.90, 0.84, 0.70)), 0.5)
     wick = material("wick", paint.plaster((0.10, 0.09, 0.08)), 0.9)
     profile = [(0, 0.002), (0.055, 0.0), (0.057, 0.008), (0.040, 0.016), (0.012, 0.028), (0.010, 0.06), (0.020, 0.075)]
@@ -326,7 +320,7 @@ def _candle() -> None:
 
 
 def _jug() -> None:
-    copper = material("copper", paint.hammered((0.92, 0.56, 0.40)), 0.25, metallic=1.0, bump=0.003)
+    copper = material("copper", paint.soften(paint.hammered((0.92, 0.56, 0.40)), (0.36, 0.26)), 0.38, metallic=1.0)
     at = np.array([-0.36, 0.0, 0.0])
     profile = [
         (0, 0.003),

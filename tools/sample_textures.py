@@ -10,6 +10,9 @@ import numpy as np
 
 Array = np.ndarray
 
+SHARPNESS = 0.0016
+"""Blur of all textures, metres: details of less than about three pixels, 7 mm, fade out."""
+
 
 def noise(x: Array, y: Array, seed: int = 0) -> Array:
     """Evaluate smooth value noise of period-free integer lattices at (x, y), in [0, 1]."""
@@ -41,8 +44,8 @@ def wood(u: Array, v: Array, tone: Array, seed: int = 0) -> Array:
     """
     bend = fbm(u * 1.7, v * 9, 3, seed)
     rings = 0.5 + 0.5 * np.sin(2 * np.pi * (v * 38 + 7 * bend))
-    fibres = fbm(u * 16, v * 700, 2, seed + 9)
-    pores = _step(0.72, 0.85, noise(u * 45, v * 900, seed + 17))
+    fibres = fbm(u * 9, v * 130, 2, seed + 9)
+    pores = _step(0.72, 0.85, noise(u * 14, v * 190, seed + 17))
     light = 0.25 + 0.3 * rings**2 + 0.3 * fibres + 0.3 * (tone - 0.5) + 0.25 * (bend - 0.5)
     colour = mix(rgb(0.36, 0.21, 0.11), rgb(0.80, 0.58, 0.36), light)
     return colour * (1 - 0.26 * pores[..., None])
@@ -72,33 +75,21 @@ def parquet(size: int = 2048, strips: int = 24, width: float = 3.6) -> Array:
     return colour * (1 - 0.65 * gap)[..., None]
 
 
-def wallpaper(size: int = 2048, repeats: int = 8) -> Array:
-    """Draw an ogee lattice with a flower in each cell, two muted tones and gold."""
+def limewash(size: int = 1024) -> Array:
+    """Draw a wall washed with lime colour: clouds, and the broad strokes of the brush across them."""
     u, v = _grid(size)
-    x, y = u * repeats, v * repeats
-    paper = 0.035 * (fbm(u * 300, v * 300, 3, 41) - 0.5)[..., None]
-    wave = np.abs(x + 0.5 * np.sin(2 * np.pi * y * 0.5) * 0.5 - np.round(x + 0.25 * np.sin(np.pi * y)))
-    ogee = np.minimum(wave, np.abs(x - 0.25 * np.sin(np.pi * y) - np.round(x - 0.25 * np.sin(np.pi * y))))
-    colour = mix(rgb(0.30, 0.43, 0.44), rgb(0.25, 0.37, 0.39), _step(0.4, 0.6, fbm(u * 9, v * 9, 3, 42)))
-    colour = mix(colour, rgb(0.66, 0.63, 0.47), 1 - _step(0.018, 0.03, ogee))
-    for shift, scale in ((0.0, 1.0), (0.5, 0.8)):
-        cx, cy = x + 0.5 - shift, y + shift
-        fx, fy = (cx - np.round(cx)) / scale, (cy - np.round(cy)) / scale
-        radius, angle = np.hypot(fx, fy), np.arctan2(fy, fx)
-        tint = _hash(np.round(cx).astype(np.int64), np.round(cy).astype(np.int64), 8)[..., None]
-        petals = 0.16 + 0.07 * np.cos(6 * angle + tint[..., 0] * 6)
-        petal = mix(rgb(0.80, 0.76, 0.64), rgb(0.76, 0.55, 0.46), tint)
-        colour = mix(colour, petal, 1 - _step(-0.012, 0.012, radius - petals))
-        colour = mix(colour, rgb(0.55, 0.33, 0.28), _line((radius - 0.11) / 0.1, 0.12))
-        colour = mix(colour, rgb(0.85, 0.68, 0.30), 1 - _step(0.03, 0.05, radius))
-    return np.clip(colour + paper, 0, 1)
+    clouds = fbm(u * 14, v * 16, 4, 42)
+    strokes = fbm(u * 44 + 3 * clouds, v * 120 + 9 * clouds, 2, 41)
+    weight = np.clip(0.5 + 1.5 * (clouds - 0.5) + 0.5 * (strokes - 0.5), 0, 1)
+    return mix(rgb(0.25, 0.37, 0.39), rgb(0.42, 0.55, 0.54), weight)
 
 
 def kilim(width: int = 768, height: int = 2048) -> Array:
     """Draw a woven runner: stepped diamonds in bands, with visible warp and weft."""
     u, v = _grid(height, width)
     nx, ny = 96, 256
-    cx, cy = np.floor(u * nx), np.floor(v * ny)
+    # Two knots by two make one step: what is finer vanishes between pixels.
+    cx, cy = 2 * np.floor(u * nx / 2) + 0.5, 2 * np.floor(v * ny / 2) + 0.5
     band = np.floor(cy / 32).astype(np.int64)
     px, py = np.abs((cx % 24) - 11.5), np.abs((cy % 32) - 15.5)
     stepped = np.floor((px + 0.75 * py) / 3)
@@ -117,9 +108,8 @@ def kilim(width: int = 768, height: int = 2048) -> Array:
     colour = np.where(stripe[..., None], palette[(band + (cx // 4).astype(np.int64)) % 2 * 2 + (band % 2)], colour)
     border = (cx < 6) | (cx >= nx - 6)
     colour = np.where(border[..., None], palette[np.where((cy // 4) % 2 > 0, 2, 1)], colour)
-    weave = 0.5 + 0.5 * np.sin(2 * np.pi * u * nx * 1.5) * np.sin(2 * np.pi * v * ny)
-    wear = fbm(u * 40, v * 110, 4, 51)
-    return colour * (0.72 + 0.2 * weave + 0.28 * (wear - 0.3))[..., None]
+    wear = fbm(u * 14, v * 45, 3, 51)
+    return colour * (0.82 + 0.28 * (wear - 0.3))[..., None]
 
 
 def porcelain(width: int = 2048, height: int = 1024) -> Array:
@@ -204,7 +194,8 @@ def painting(seed: int, width: int = 1024, height: int = 768) -> Array:
     u, v = _grid(height, width)
     strokes = fbm(u * 60, v * 200, 3, seed)
     colour = mix(rgb(0.93, 0.72, 0.45), rgb(0.36, 0.52, 0.66), np.clip(v * 1.3 - 0.3 + 0.3 * (strokes - 0.5), 0, 1))
-    colour = mix(colour, rgb(0.98, 0.90, 0.70), 1 - _step(0.09, 0.11, np.hypot((u - 0.66) * 1.33, v - 0.68)))
+    sun = np.hypot((u - (0.66 if seed % 2 else 0.30)) * width / height, v - 0.68)
+    colour = mix(colour, rgb(0.98, 0.90, 0.70), 1 - _step(0.09, 0.11, sun))
     for layer in range(5):
         ridge = 0.62 - 0.12 * layer + 0.22 * (fbm(u * (2 + layer) + 7 * layer + seed, u * 0, 5, seed + layer) - 0.5)
         tint = mix(rgb(0.55, 0.58, 0.62), rgb(0.12, 0.24, 0.17), np.full_like(u, layer / 4) + 0.35 * (strokes - 0.5))
@@ -264,6 +255,24 @@ def plaster(colour: tuple[float, float, float], size: int = 512) -> Array:
     """Draw a painted, slightly worn surface."""
     u, v = _grid(size)
     return np.clip(rgb(*colour) * (0.86 + 0.28 * fbm(u * 20, v * 20, 5, 40))[..., None], 0, 1)
+
+
+def soften(colours: Array, size: tuple[float, float], sigma: float = SHARPNESS) -> Array:
+    """Remove detail finer than a camera at the distance of ours resolves, by a Gaussian blur across the borders.
+
+    Args:
+        colours: Texture. [H, W, 3]
+        size: Width and height of one repeat on its surface, metres.
+        sigma: Of the blur, metres.
+
+    Returns:
+        The texture, band-limited. [H, W, 3]
+    """
+    height, width = colours.shape[:2]
+    across, along = np.fft.rfftfreq(width, size[0] / width), np.fft.fftfreq(height, size[1] / height)
+    gain = np.exp(-2 * (np.pi * sigma) ** 2 * (across[None] ** 2 + along[:, None] ** 2))
+    spectrum = np.fft.rfft2(colours, axes=(0, 1))
+    return np.clip(np.fft.irfft2(spectrum * gain[..., None], s=(height, width), axes=(0, 1)), 0, 1)
 
 
 def rgb(red: float, green: float, blue: float) -> Array:
