@@ -14,7 +14,7 @@ constexpr int kMaxLogit = 2815;  // ln(p / (1 - p)) of +-11, the finest that 16 
 struct LogisticTables {
   uint16_t squash[2 * kMaxLogit + 1];  // logit -> probability
   int16_t stretch[4096];               // probability / 16 -> logit
-  int32_t rate[1024];                  // number seen -> 65536 / (number + 1.5)
+  int32_t rate[1024];                  // number seen -> 32768 / (number + 1.5)
 
   LogisticTables() {
     // e^(-x / 256) of 2^31, by repeated multiplication with e^(-1/256): no floating point, so no machine's own rounding.
@@ -33,7 +33,7 @@ struct LogisticTables {
       while (x < kMaxLogit && squash[kMaxLogit + x + 1] <= p) x++;
       stretch[i] = static_cast<int16_t>(x);
     }
-    for (int n = 0; n < 1024; n++) rate[n] = 131072 / (2 * n + 3);
+    for (int n = 0; n < 1024; n++) rate[n] = 65536 / (2 * n + 3);
   }
 };
 
@@ -48,7 +48,7 @@ struct Counter {
 
   void update(int bit, int limit, const int32_t* rate) {
     const int32_t error = (bit ? 65535 : 0) - p;
-    p = static_cast<uint16_t>(p + (static_cast<int64_t>(error) * rate[n] >> 16));
+    p = static_cast<uint16_t>(p + (error * rate[n] >> 15));
     if (n < limit) n++;
   }
 };
@@ -76,30 +76,34 @@ class MixedBits {
     const LogisticTables& tables = logistic();
     int32_t* const weights = weights_.data() + (set_ + node) * (M + 1);
     int32_t inputs[M + 1];
-    int64_t sum = 0;
+    int32_t sum = 0;
     for (int m = 0; m < M; m++) {
       inputs[m] = tables.stretch[rows_[m][node].p >> 4];
       // A context that has seen little knows little.
       if (rows_[m][node].n < 3) inputs[m] = inputs[m] * (1 + rows_[m][node].n) >> 2;
-      sum += static_cast<int64_t>(inputs[m]) * weights[m];
+      sum += inputs[m] * (weights[m] >> 4);
     }
     inputs[M] = 256;
-    sum += static_cast<int64_t>(inputs[M]) * weights[M];
-    int64_t logit = sum >> 16;
+    sum += inputs[M] * (weights[M] >> 4);
+    int32_t logit = sum >> 12;
     logit = logit > kMaxLogit ? kMaxLogit : logit < -kMaxLogit ? -kMaxLogit : logit;
     uint32_t p = tables.squash[kMaxLogit + logit];
     p = p < kLeast ? kLeast : p > 65536 - kLeast ? 65536 - kLeast : p;
     bit = coder.bit(bit, p);
     uint16_t& seen = seen_[set_ + node];
-    const int32_t error = ((bit << 16) - static_cast<int32_t>(p)) * (kRate + kFirstRate / (1 + seen / 16));
+    const int32_t error = ((bit << 16) - static_cast<int32_t>(p)) * (kRate + kFirstRate / (1 + seen / 16)) >> 4;
     if (seen < 65535) seen++;
-    for (int m = 0; m <= M; m++) weights[m] += static_cast<int32_t>((static_cast<int64_t>(inputs[m]) * error + (1 << 17)) >> 18);
+    for (int m = 0; m <= M; m++) {
+      const int32_t weight = weights[m] + ((inputs[m] * error + (1 << 13)) >> 14);
+      weights[m] = weight > kMostWeight ? kMostWeight : weight < -kMostWeight ? -kMostWeight : weight;
+    }
     for (int m = 0; m < M; m++) rows_[m][node].update(bit, kLimit, tables.rate);
     return bit;
   }
 
  private:
   static constexpr int32_t kFirstWeight = 65536 * 3 / (2 * M) > 65536 ? 65536 : 65536 * 3 / (2 * M);
+  static constexpr int32_t kMostWeight = 8 * 65536 - 1;  // products with inputs fit into 32 bits
   static constexpr uint32_t kLeast = 24;
   static constexpr int kLimit = 400;
   static constexpr int32_t kRate = 2, kFirstRate = 14;

@@ -32,7 +32,7 @@ MAX_DEPTH = 14
 PRIOR_SHARE = 0.2
 SEARCH_STEPS, REFINED_STEPS = 10, 4
 # Octaves of distortion by which a trial may stay below the goal and end the search.
-NEAR = 0.02
+NEAR = 0.03
 MAX_LOGIT, OPACITY_LR, COLOR_LR = 8.0, 0.02, 0.01
 FINEST, COARSEST = 1e-18, 1e-5
 CHUNKS = {

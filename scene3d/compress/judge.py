@@ -20,12 +20,12 @@ from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
 
 # Views of a scene without cameras.
-MADE_VIEWS = 60
+MADE_VIEWS = 36
 # Photos show more than views that were made up, on average: the worst of these stand for them.
 MADE_WORST_SHARE = 0.25
 # More views, or larger ones, change no decision.
-MAX_VIEWS = 48
-MAX_JUDGED = 16
+MAX_VIEWS = 32
+MAX_JUDGED = 12
 MAX_PIXELS = 640 * 480
 
 

@@ -25,7 +25,7 @@ SPLAT_PIXELS = 2.0
 # Distances, of that at which the median splat has this size.
 NEAREST, FARTHEST = 0.6, 2.5
 # Candidates a view, looked at as small pictures.
-TRIES, GLANCE_SIDE = 12, 96
+TRIES, GLANCE_SIDE = 10, 72
 # Of a glance: the depth of its middle may differ by this share, and this share of its pixels may be much nearer.
 DEPTH_SHARE, NEAR_SHARE, NEAR_DEPTH = 0.35, 0.05, 0.3
 

@@ -220,7 +220,7 @@ def decode_context(container: Container, path: Path) -> Gaussians:
 
 
 def _code(streams: Streams, fixed: Fixed, hood: Hood, corners: np.ndarray, frame: Frame, tables: StepTables) -> None:
-    _code_gate(streams, fixed, hood, frame, tables)
+    _code_classes(streams, fixed, hood, frame)
     with ThreadPoolExecutor(2) as threads:
         parts = [threads.submit(_code_shape, streams, fixed, hood, corners, frame, tables)]
         parts.append(threads.submit(_code_color, streams, fixed, hood, frame, tables))
@@ -228,22 +228,18 @@ def _code(streams: Streams, fixed: Fixed, hood: Hood, corners: np.ndarray, frame
             part.result()
 
 
-def _code_gate(streams: Streams, fixed: Fixed, hood: Hood, frame: Frame, tables: StepTables) -> None:
+def _code_classes(streams: Streams, fixed: Fixed, hood: Hood, frame: Frame) -> None:
     gap = np.clip(hood.distances[:, 0].astype(np.int64) // 2, 0, N_SIDES - 1)
     unit = np.full(fixed.classes.shape, steps.STEP_ONE, np.uint8)
     streams.planes("classes", fixed.classes, unit, hood, _sides(hood.levels, gap), frame)
     fixed.classes[:] = np.clip((fixed.classes + FIXED_ONE // 2) // FIXED_ONE, 0, steps.N_CLASSES - 1) * FIXED_ONE
-    shape_class, color_class = (fixed.classes // FIXED_ONE).T
-    step = steps.opacity_steps(tables, shape_class)
-    streams.planes("opacity", fixed.opacity, step, hood, _sides(shape_class, color_class), frame)
 
 
 def _code_shape(
     streams: Streams, fixed: Fixed, hood: Hood, corners: np.ndarray, frame: Frame, tables: StepTables
 ) -> None:
     shape_class, color_class = (fixed.classes // FIXED_ONE).T
-    opacity = np.clip(-fixed.opacity[:, 0] // (FIXED_ONE // 2), 0, 7)
-    sides = _sides(shape_class, np.clip(color_class // 2, 0, 7) * 8 + opacity)
+    sides = _sides(shape_class, color_class)
     streams.planes("scale", fixed.scales, steps.scale_steps(tables, shape_class), hood, sides, frame)
     # How far the neighbour is, in quarter octaves (log(2) / 4 apart) of the splat's own size.
     octaves = math.frexp(frame.size)[1] - 1 - POSITION_BITS
@@ -268,6 +264,8 @@ def _code_positions(streams: Streams, fixed: Fixed, hood: Hood, corners: np.ndar
 
 def _code_color(streams: Streams, fixed: Fixed, hood: Hood, frame: Frame, tables: StepTables) -> None:
     shape_class, color_class = (fixed.classes // FIXED_ONE).T
+    step = steps.opacity_steps(tables, shape_class)
+    streams.planes("opacity", fixed.opacity, step, hood, _sides(shape_class, color_class), frame)
     opacity = np.clip(-fixed.opacity[:, 0] // (FIXED_ONE // 2), 0, 7)
     sides = _sides(color_class, np.clip(shape_class // 2, 0, 7) * 8 + opacity)
     streams.planes("color", fixed.color, steps.color_steps(tables, color_class), hood, sides, frame)

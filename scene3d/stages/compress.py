@@ -16,7 +16,7 @@ from scene3d.compress.methods import METHODS
 from scene3d.core.cameras import Cameras
 from scene3d.core.errors import OutputError
 from scene3d.core.scene import Scene
-from scene3d.io.camera_path import read_cameras
+from scene3d.io.camera_path import find_cameras, read_cameras
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene
 from scene3d.io.s3d_container import write_container
@@ -41,8 +41,8 @@ class Config:
     capture: Path | None = None
     """Folder with the photos and poses of the scene: decides by its training views, judges by those held out."""
     cameras: Path | None = None
-    """A cameras.json or camera_path.json instead: views that matter, without photos. Default: views made up from the
-    splats, which is less sure."""
+    """A cameras.json or camera_path.json instead: views that matter, without photos. Default: the
+    cameras.json that a fit left with the scene; else views made up from the splats, which is less sure."""
     scene_psnr: float = DEFAULT_SCENE_PSNR
     """PSNR of the scene against photos in dB, where there is no --capture to measure it by."""
     tune_steps: int = 0
@@ -77,14 +77,19 @@ def _judge(config: Config, scene: Scene) -> tuple[Judge, Cameras]:
     if config.capture is not None:
         options = CaptureOptions(data_factor=config.data_factor, test_every=config.test_every)
         return judge_by_capture(scene, read_capture(config.capture, options))
-    if config.cameras is not None:
-        return judge_by_cameras(scene, read_cameras(config.cameras))
-    return judge_by_synthesis(scene)
+    cameras = _cameras(config)
+    return judge_by_synthesis(scene) if cameras is None else judge_by_cameras(scene, read_cameras(cameras))
+
+
+def _cameras(config: Config) -> Path | None:
+    """The file asked for, else one that a fit left with the scene."""
+    return config.cameras or find_cameras(config.scene)
 
 
 def _views_text(config: Config) -> str:
-    if config.cameras is not None:
-        return f"every fourth view of {config.cameras}, which decided nothing"
+    cameras = _cameras(config)
+    if cameras is not None:
+        return f"every fourth view of {cameras}, which decided nothing"
     return "the worst quarter of views made up from the splats; real views may differ: give --cameras or --capture"
 
 
