@@ -15,7 +15,7 @@ from tiny_capture import HEIGHT, WIDTH, tiny_cameras, tiny_scene, write_tiny_cap
 from scene3d.core.scene import Scene
 from scene3d.io.registry import write_scene
 from scene3d.render.rasterize import rasterize
-from scene3d.report.comparison import compare, comparison_text, triptych
+from scene3d.report.comparison import compare, comparison_text
 from scene3d.stages.compare import Config, run
 
 
@@ -43,13 +43,15 @@ def test_psnr_pools_the_pixels_of_all_views():
     assert min(view.psnr for view in result.views if view.psnr) == result.views[result.worst()[0]].psnr
 
 
-def test_pictures_stand_side_by_side():
+def test_pictures_of_every_view_can_be_kept():
     a, b = tiny_scene(), brighter(tiny_scene())
-    view = tiny_cameras().select([1])
-    picture = triptych(a, b, view)
-    assert picture.shape == (HEIGHT, 3 * WIDTH, 3)
-    assert np.array_equal(picture[:, :WIDTH], (rasterize(a.splats(), view).rgb[0].clamp(0, 1) * 255).round().byte())
-    assert picture[:, 2 * WIDTH :].std() > 0
+    kept: dict[int, dict[str, np.ndarray]] = {}
+    compare(a, b, tiny_cameras(), keep=kept.__setitem__)
+    assert sorted(kept) == [0, 1, 2, 3]
+    expected = (rasterize(a.splats(), tiny_cameras().select([1])).rgb[0].clamp(0, 1) * 255).round().byte()
+    assert np.array_equal(kept[1]["truth"], expected)
+    assert kept[1]["error"].shape == (HEIGHT, WIDTH, 3)
+    assert kept[1]["error"].std() > 0
 
 
 def test_the_stage_compares_from_the_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -62,7 +64,11 @@ def test_the_stage_compares_from_the_photos(tmp_path: Path, capsys: pytest.Captu
     assert "a.ply: 30 Gaussians" in out
     assert "% of the bytes" in out
     assert "views         1\n" in out
-    assert Image.open(tmp_path / "worst" / "view_00000.png").size == (3 * WIDTH, HEIGHT)
+    assert Image.open(tmp_path / "worst" / "eval" / "views" / "00000_error.jpg").size == (WIDTH, HEIGHT)
+    page = (tmp_path / "worst" / "report.html").read_text(encoding="utf-8")
+    assert "<h1>b.splat against a.ply</h1>" in page
+    assert "a.ply and b.splat</h2>" in page
+    assert "Curves" not in page
 
 
 def test_the_stage_makes_views_where_there_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.scene import Scene
 from scene3d.ops.colormap import HEAT, colorize
-from scene3d.ops.flip import flip
+from scene3d.ops.flip import flip_map
 from scene3d.ops.image import psnr, ssim
 from scene3d.render.frames import to_bytes
 from scene3d.render.scene_view import render_scene
 from scene3d.render.types import RasterSettings
+from scene3d.report.pictures import ERROR_MAX
 
-# Mean difference of the channels, of 1, in the brightest colour of the difference picture.
-BRIGHTEST = 0.1
 WORST_SHOWN = 3
+KeepPictures = Callable[[int, dict[str, np.ndarray]], None]
 
 
 @dataclass(frozen=True)
@@ -63,24 +62,30 @@ class Comparison:
         return order[:WORST_SHOWN]
 
 
-def compare(a: Scene, b: Scene, cameras: Cameras, backend: str = "auto") -> Comparison:
-    """Render both scenes from every view, each in its own mode, over black, clamped to 0..1."""
+def compare(
+    a: Scene, b: Scene, cameras: Cameras, backend: str = "auto", keep: KeepPictures = lambda index, pictures: None
+) -> Comparison:
+    """Render both scenes from every view, each in its own mode, over black, clamped to 0..1.
+
+    Args:
+        a: The truth.
+        b: The other.
+        cameras: The views.
+        backend: Of the rasterizer.
+        keep: Takes the pictures of each view, by its index: truth, render and error, uint8. [H, W, 3]
+    """
     views, squares = [], []
-    for name, pair in zip(cameras.names, _pairs(a, b, cameras, backend), strict=True):
-        squares.append(float((pair[0] - pair[1]).double().square().mean()))
-        found = float(psnr(*pair))
-        views.append(
-            ViewDifference(name, found if math.isfinite(found) else None, float(ssim(*pair)), float(flip(*pair)))
-        )
+    for i, name in enumerate(cameras.names):
+        first, second = (_picture(scene, cameras.select([i]), backend) for scene in (a, b))
+        squares.append(float((first - second).double().square().mean()))
+        found = float(psnr(first, second))
+        seen = flip_map(first, second)
+        scores = float(ssim(first, second)), float(seen.mean())
+        views.append(ViewDifference(name, found if math.isfinite(found) else None, *scores))
+        error = colorize(seen / ERROR_MAX, HEAT)
+        keep(i, {"truth": to_bytes(first).numpy(), "render": to_bytes(second).numpy(), "error": error.numpy()})
     mean = sum(squares) / len(squares)
     return Comparison(tuple(views), -10 * math.log10(mean) if mean > 0 else None)
-
-
-def triptych(a: Scene, b: Scene, view: Cameras, backend: str = "auto") -> np.ndarray:
-    """Both pictures of one view and their difference, side by side. [H, 3 W, 3] uint8"""
-    first, second = next(_pairs(a, b, view, backend))
-    difference = colorize((first - second).abs().mean(dim=2) / BRIGHTEST, HEAT)
-    return torch.cat([to_bytes(first), to_bytes(second), difference], dim=1).numpy()
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -104,14 +109,9 @@ def psnr_text(value: float | None) -> str:
     return "equal" if value is None else f"{value:.2f} dB"
 
 
-def _pairs(a: Scene, b: Scene, cameras: Cameras, backend: str) -> Iterator[tuple[Tensor, Tensor]]:
-    for i in range(len(cameras)):
-        view = cameras.select([i])
-        first, second = (
-            render_scene(scene, view, RasterSettings(antialiased=scene.info.antialiased), backend).rgb[0]
-            for scene in (a, b)
-        )
-        yield first.float().cpu().clamp(0, 1), second.float().cpu().clamp(0, 1)
+def _picture(scene: Scene, view: Cameras, backend: str) -> Tensor:  # [H, W, 3]
+    settings = RasterSettings(antialiased=scene.info.antialiased)
+    return render_scene(scene, view, settings, backend).rgb[0].float().cpu().clamp(0, 1)
 
 
 def _or_infinite(value: float | None) -> float:

@@ -68,6 +68,7 @@ def _data(run: RunFolder, pictures: dict[int, dict[str, str]]) -> dict[str, Any]
         "names": {str(place): str(views[place].get("name", place)) for place in pictures},
         "readouts": {str(place): sections.readout(views[place]) for place in pictures},
         "first": sections.middle_view(run, pictures),
+        "labels": list(run.labels),
     }
 
 

@@ -17,10 +17,10 @@
     if (!data.pictures[next]) return;
     view = next;
     const pictures = data.pictures[view];
-    const label = { render: "render", error: "error" }[kind];
+    const label = { render: data.labels[1], error: "error" }[kind];
     byId("under").src = pictures.truth;
     byId("over").src = pictures[kind] || pictures.render;
-    byId("under").alt = `photo ${data.names[view]}`;
+    byId("under").alt = `${data.labels[0]} ${data.names[view]}`;
     byId("over").alt = `${label} ${data.names[view]}`;
     byId("right").textContent = label;
     byId("pick").value = String(view);

@@ -44,6 +44,7 @@ class RunFolder:
         settings: fit/config.json; empty where it is missing.
         scene_bytes: Size of the scene file, None where it is missing.
         videos: Rendered videos.
+        has_page: Whether page.html, the scene in 3D, lies beside the report.
     """
 
     path: Path
@@ -52,6 +53,24 @@ class RunFolder:
     settings: dict[str, Any] = field(default_factory=dict)
     scene_bytes: int | None = None
     videos: tuple[Path, ...] = ()
+    has_page: bool = False
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """What the left and the right picture of a view are: a photo and its render, or what metrics.json says."""
+        given = self.metrics.get("labels")
+        is_pair = isinstance(given, list) and len(given) == 2 and all(isinstance(label, str) for label in given)
+        return (given[0], given[1]) if isinstance(given, list) and is_pair else ("photo", "render")
+
+    def heading(self, joint: str) -> str:
+        """The labels of pictures as the beginning of a sentence; names of files stay as they are."""
+        left, right = self.labels
+        return f"{left.capitalize() if self.is_fit else left}{joint}{right}"
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether it is a run that fitted something, rather than a comparison of two scenes."""
+        return "labels" not in self.metrics
 
     @property
     def views(self) -> list[dict[str, Any]]:
@@ -89,6 +108,7 @@ def read_run(folder: Path) -> RunFolder:
         settings=_read_object(folder / "fit" / "config.json"),
         scene_bytes=scene.stat().st_size if scene.is_file() else metrics.get("scene_bytes"),
         videos=tuple(videos),
+        has_page=(folder / "page.html").is_file(),
     )
 
 

@@ -35,7 +35,10 @@ def header(run: RunFolder) -> str:
         words.append(f"{len(run.views)} views measured")
     if run.metrics.get("backend"):
         words.append(f"rendered by backend {run.metrics['backend']}")
-    return f'<header><h1>{escape(title(run))}</h1><p class="sub">{escape(", ".join(words))}</p></header>'
+    line = escape(", ".join(words))
+    if run.has_page:
+        line += ' &middot; <a href="page.html">open the scene in 3D</a>'
+    return f'<header><h1>{escape(title(run))}</h1><p class="sub">{line}</p></header>'
 
 
 def headline(run: RunFolder) -> str:
@@ -68,22 +71,23 @@ def headline(run: RunFolder) -> str:
 
 
 def comparison(run: RunFolder, pictures: dict[int, dict[str, str]]) -> str:
-    """The slider between photo and render or error."""
+    """The slider between photo and render (or two scenes) or error."""
     if not pictures:
         return ""
     options = [f'<option value="{place}">{escape(_name(run, place))}</option>' for place in pictures]
     stops = ", ".join(css_stops(9))
     hidden = len(run.views) - len(pictures)
     note = f" {len(pictures)} of {len(run.views)} views are kept in this file." if hidden else ""
-    return f"""<h2 id="compare">Photo and render</h2><div class="panel">
+    left, right = (escape(label) for label in run.labels)
+    return f"""<h2 id="compare">{escape(run.heading(" and "))}</h2><div class="panel">
 <div class="controls"><button id="previous" aria-label="previous view">&#8592;</button>
 <select id="pick" aria-label="view">{"".join(options)}</select>
 <button id="next" aria-label="next view">&#8594;</button>
-<span class="group"><button data-kind="render" aria-pressed="true">render</button>
+<span class="group"><button data-kind="render" aria-pressed="true">{right}</button>
 <button data-kind="error" aria-pressed="false">error</button></span></div>
 <div class="frame" id="frame"><img id="under" alt=""><img id="over" class="over" alt=""><div class="bar"></div>
-<span class="tag left">photo</span><span class="tag right" id="right">render</span>
-<input id="slide" type="range" min="0" max="100" step="0.5" value="50" aria-label="share of the photo"></div>
+<span class="tag left">{left}</span><span class="tag right" id="right">{right}</span>
+<input id="slide" type="range" min="0" max="100" step="0.5" value="50" aria-label="share of the left picture"></div>
 <div class="ramp" id="ramp" hidden>FLIP 0<i style="background:linear-gradient(90deg, {stops})"></i>{ERROR_MAX:g} or more
 </div>
 <div class="readout" id="readout"></div>
@@ -99,11 +103,14 @@ def extremes(run: RunFolder, pictures: dict[int, dict[str, str]]) -> str:
     figures = [_trio(run, place, "worst") for place in order[:n]]
     figures += [_trio(run, place, "best") for place in reversed(order[-n:])]
     words = "Worst and best view" if n == 1 else f"The {n} worst and the {n} best views"
-    return f'<h2>{words}</h2><div class="extremes">{"".join(figures)}</div><p class="hint">Photo, render, error.</p>'
+    hint = f"{escape(run.heading(', '))}, error."
+    return f'<h2>{words}</h2><div class="extremes">{"".join(figures)}</div><p class="hint">{hint}</p>'
 
 
 def curves(run: RunFolder) -> str:
     """Loss, PSNR and count over steps and time."""
+    if not run.is_fit:
+        return ""
     if not run.log:
         return '<h2>Curves</h2><p class="none">No fit/log.jsonl in this run.</p>'
     in_minutes = run.log[-1].seconds > MINUTES_ABOVE

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import tyro
 from PIL import Image
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.scene import Scene
-from scene3d.io.atomic import atomic_write
+from scene3d.io.atomic import atomic_write, write_json, write_text
 from scene3d.io.camera_path import read_cameras
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene, scene_size
 from scene3d.render.itinerary import Wish, plan
 from scene3d.render.scene_points import scene_points
-from scene3d.report.comparison import compare, comparison_text, triptych
+from scene3d.report.comparison import Comparison, KeepPictures, compare, comparison_text
 from scene3d.report.facts import size_text
+from scene3d.report.html import build_page
+from scene3d.report.run_folder import read_run
 
 # Rings around a scene without cameras, degrees above the horizon, and views on each.
 ELEVATIONS_DEG = (0.0, 20.0, 45.0)
 RING_VIEWS = 6
 SIDE = 512
+QUALITY = 92
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Config:
     max_size: int | None = 640
     """Longer side of views of a capture at most, pixels."""
     out: Path | None = None
-    """Folder for pictures of the views that differ most: A, B and their difference."""
+    """Folder for report.html, with A and B under one slider, their difference, and a table of all views."""
     json: bool = False
     """Print JSON instead of text."""
     backend: str = "auto"
@@ -52,25 +56,61 @@ class Config:
 
 def run(config: Config) -> None:
     """Compare and print."""
+    paths = config.first, config.second
     scenes = read_scene(config.first), read_scene(config.second)
-    views = _views(config, scenes[0])
-    result = compare(*scenes, views, config.backend)
+    sizes = [scene_size(path) for path in paths]
+    result = compare(*scenes, _views(config, scenes[0]), config.backend, _keeper(config.out))
     if config.out is not None:
-        for i in result.worst():
-            picture = Image.fromarray(triptych(*scenes, views.select([i]), config.backend))
-            with atomic_write(config.out / f"view_{i:05d}.png") as temporary:
-                picture.save(temporary)
-    sizes = [scene_size(path) for path in (config.first, config.second)]
+        _write_report(config, result, sizes, scenes[1].n_gaussians)
     if config.json:
-        files = [str(config.first), str(config.second)]
+        files = [str(path) for path in paths]
         print(json.dumps({"files": files, "size_bytes": sizes, **result.as_json()}, indent=2))
         return
-    for letter, path, scene, size in zip("AB", (config.first, config.second), scenes, sizes, strict=True):
+    for letter, path, scene, size in zip("AB", paths, scenes, sizes, strict=True):
         print(f"{letter}             {path}: {scene.size_text()}, {size_text(size)}")
     print(f"B / A         {100 * sizes[1] / max(sizes[0], 1):.1f} % of the bytes")
     print(comparison_text(result))
     if config.out is not None:
-        print(f"pictures of the {len(result.worst())} views that differ most -> {config.out}")
+        print(f"report        {config.out / 'report.html'}")
+
+
+def _keeper(out: Path | None) -> KeepPictures:
+    def keep(i: int, pictures: dict[str, np.ndarray]) -> None:
+        if out is None:
+            return
+        for kind, picture in pictures.items():
+            with atomic_write(out / "eval" / _picture_name(i, kind)) as temporary:
+                Image.fromarray(picture).save(temporary, quality=QUALITY, subsampling=0)
+
+    return keep
+
+
+def _picture_name(i: int, kind: str) -> str:
+    return f"views/{i:05d}_{kind}.jpg"
+
+
+def _write_report(config: Config, result: Comparison, sizes: list[int], n_gaussians: int) -> None:
+    """metrics.json in the words of an evaluation, A being the photos, and the report of it."""
+    assert config.out is not None
+    views = []
+    for i, view in enumerate(result.views):
+        pictures = {kind: _picture_name(i, kind) for kind in ("truth", "render", "error")}
+        views.append({"index": i, **asdict(view), "pictures": pictures})
+    ssims, flips = [view.ssim for view in result.views], [view.flip for view in result.views]
+    metrics = {
+        "labels": [config.first.name, config.second.name],
+        "capture": f"{config.second.name} against {config.first.name}",
+        "psnr": result.psnr,
+        "ssim": sum(ssims) / len(ssims),
+        "flip": sum(flips) / len(flips),
+        "n_gaussians": n_gaussians,
+        "scene_bytes": sizes[1],
+        "protocol": f"{config.first.name} is the truth, {size_text(sizes[0])}; both rendered over black, clamped to "
+        f"0..1; PSNR of all pixels together; SSIM with an 11x11 Gaussian window; FLIP at 67 pixels per degree",
+        "views": views,
+    }
+    write_json(config.out / "eval" / "metrics.json", metrics)
+    write_text(config.out / "report.html", build_page(read_run(config.out)))
 
 
 def _views(config: Config, scene: Scene) -> Cameras:
