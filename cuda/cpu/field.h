@@ -25,7 +25,7 @@ template <class T>
 struct Slab {
   const T* values = nullptr;
   T* grads = nullptr;
-  uint8_t* touched = nullptr;  // [rank / 16, n_rows]
+  uint8_t* touched = nullptr;  // [rank / 16, n_rows]: cells, by their lowest node
   int64_t n_rows = 0;
 };
 
@@ -54,7 +54,7 @@ template <class T>
 struct FieldSample {
   T nodes[3];  // position in nodes
   T t;
-  T feature;        // of density, before the shift
+  T slope;          // of density by its feature
   T alpha;
   T transmittance;  // in front of it
   T v_feature;
@@ -69,10 +69,16 @@ struct RayResult {
   T distance;   // sum of weight times t
 };
 
-// The samples of kRayChunk rays at most; ray i has [begin[i], begin[i + 1]).
+// A sample with a gradient: of density, its own; of colour, its weight times that of its ray.
+template <class T>
+struct SampleGrad {
+  T nodes[3], amount;
+};
+
+// Those of kRayChunk rays at most; ray i has [begin[i], begin[i + 1]).
 template <class T>
 struct SampleRows {
-  const FieldSample<T>* samples;
+  const SampleGrad<T>* samples;
   const int64_t* begin;
   int n_rays;
 };
@@ -117,8 +123,9 @@ struct FieldAdam {
   T* values;
   T* grads;             // set to 0 where they are used
   T *exp_avg, *exp_avg_sq;
-  uint8_t* touched;     // [rank / 16, n_rows], set to 0
+  const uint8_t* touched;  // [rank / 16, n_rows]: cells, by their lowest node
   int64_t n_rows;
+  int64_t width;        // nodes along the faster axis of a plane; n_rows for a line
   int rank;
   T step_size;          // lr / (1 - beta1^step)
   T beta1, beta2, root_correction, eps;
@@ -132,8 +139,9 @@ struct FieldTable {
   // v_feature of each sample from the gradients of a ray's results.
   void (*backward_ray)(const FieldCall<T>& call, FieldSample<T>* samples, int n, const T* v_features, T v_opacity,
                        T v_distance);
-  // Adds the gradients of sixteen ranks of one mode of a set. v_features: rows of these rays [n_rays, n_features].
-  void (*scatter)(const FieldCall<T>& call, int set, int mode, int group, const SampleRows<T>& rows, const T* v_features);
+  // Adds the gradients of groups of sixteen ranks of one mode of a set. v_features: rows of these rays.
+  void (*scatter)(const FieldCall<T>& call, int set, int mode, int group, int end_group, const SampleRows<T>& rows,
+                  const T* v_features);
   // Whether a ray meets an occupied cell.
   bool (*hits)(const FieldCall<T>& call, const FieldRay<T>& ray);
   // Density feature at points [n, 3] in the world; any n.

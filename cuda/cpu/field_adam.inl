@@ -6,16 +6,23 @@
 namespace scene3d {
 namespace S3D_NS {
 
+// A node belongs to the cells whose lowest node it is, or the one before it along each axis.
+S3D_INLINE bool is_touched(const uint8_t* cells, int64_t row, int64_t width) {
+  const bool has_left = row % width > 0;
+  bool any = cells[row] || (has_left && cells[row - 1]);
+  if (row >= width) any = any || cells[row - width] || (has_left && cells[row - width - 1]);
+  return any;
+}
+
 template <class T>
 static int64_t field_adam_rows(const FieldAdam<T>& adam, int group, int64_t begin, int64_t end) {
   using V = typename LanesOf<T>::type;
   const V beta1 = V(adam.beta1), rest1 = V(1 - adam.beta1), beta2 = V(adam.beta2), rest2 = V(1 - adam.beta2);
   const V infinity = V(static_cast<T>(HUGE_VAL)), zero = V(T(0)), l1 = V(adam.l1);
-  uint8_t* const touched = adam.touched + group * adam.n_rows;
+  const uint8_t* const touched = adam.touched + group * adam.n_rows;
   int64_t n_bad = 0;
   for (int64_t row = begin; row < end; row++) {
-    if (!touched[row]) continue;
-    touched[row] = 0;
+    if (!is_touched(touched, row, adam.width)) continue;
     const int64_t at = row * adam.rank + kLanes * group;
     const V value = load(adam.values + at), raw = load(adam.grads + at);
     store(adam.grads + at, zero);

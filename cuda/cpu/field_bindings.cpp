@@ -2,6 +2,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <string>
@@ -171,15 +172,16 @@ void bind_type(nb::module_& m, const char* suffix) {
 }
 
 int64_t call_adam(const Values<float>& values, const Values<float>& grads, const Values<float>& exp_avg,
-                  const Values<float>& exp_avg_sq, const Bytes& touched, int rank, double lr, double l1, int64_t step,
+                  const Values<float>& exp_avg_sq, const Bytes& touched, int64_t width, int rank, double lr, double l1, int64_t step,
                   const std::vector<double>& constants) {
   const size_t size = values.size();
   expect(constants.size() == 3 && rank > 0 && rank % kLanes == 0 && size % static_cast<size_t>(rank) == 0, "rank: wrong");
   expect(grads.size() == size && exp_avg.size() == size && exp_avg_sq.size() == size, "arrays differ in size");
   expect(touched.size() == size / kLanes, "touched: wrong size");
+  expect(width > 0 && static_cast<int64_t>(size) / rank % width == 0, "width: wrong");
   const double beta1 = constants[0], beta2 = constants[1];
   FieldAdam<float> adam = {values.data(), grads.data(), exp_avg.data(), exp_avg_sq.data(), touched.data(),
-                           static_cast<int64_t>(size) / rank, rank,
+                           static_cast<int64_t>(size) / rank, width, rank,
                            static_cast<float>(lr / (1 - std::pow(beta1, static_cast<double>(step)))),
                            static_cast<float>(beta1), static_cast<float>(beta2),
                            static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, static_cast<double>(step)))),
@@ -193,6 +195,7 @@ int64_t call_adam(const Values<float>& values, const Values<float>& grads, const
     const int64_t begin = i % per_group * kAdamRows, end = std::min(begin + kAdamRows, adam.n_rows);
     n_bad[static_cast<size_t>(i)] = adam_rows(adam, static_cast<int>(i / per_group), begin, end);
   });
+  std::fill(touched.data(), touched.data() + touched.size(), uint8_t{0});
   int64_t total = 0;
   for (int64_t n : n_bad) total += n;
   return total;
@@ -204,7 +207,7 @@ void bind_field(nb::module_& m) {
   bind_type<float>(m, "32");
   bind_type<double>(m, "64");
   m.def("field_adam", &call_adam, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
-        nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+        nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
 }
 
 }  // namespace scene3d

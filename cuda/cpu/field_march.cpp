@@ -43,17 +43,38 @@ void march_chunk(const FieldCall<T>& call, const FieldRays<T>& rays, int64_t beg
   }
 }
 
+// Appends the gradients of a ray that is done to the lists of its chunk.
+template <class T>
+void list_grads(const FieldCall<T>& call, typename FieldTape<T>::Chunk& chunk, int ray) {
+  int64_t n_density = chunk.grad_begin[0][ray], n_color = chunk.grad_begin[1][ray];
+  SampleGrad<T>*const density = chunk.grads[0].data(), *const color = chunk.grads[1].data();
+  for (int64_t i = chunk.begin[ray]; i < chunk.begin[ray + 1]; i++) {
+    const FieldSample<T>& sample = chunk.samples[static_cast<size_t>(i)];
+    const T *const at = sample.nodes, weight = sample.weight();
+    density[n_density] = {{at[0], at[1], at[2]}, sample.v_feature};
+    color[n_color] = {{at[0], at[1], at[2]}, weight};
+    n_density += sample.v_feature != 0;
+    n_color += weight > call.min_weight;
+  }
+  chunk.grad_begin[0][ray + 1] = n_density, chunk.grad_begin[1][ray + 1] = n_color;
+}
+
 struct ScatterTask {
-  int set, mode, group;
+  int set, mode, group, end_group;
 };
 
-// Colour first: its tasks are the longer ones.
+// Colour first: its tasks are the longer ones. Groups share the work of finding cells where there are threads for the
+// modes alone; what is added to a value, and in which order, is the same either way.
 template <class T>
 std::vector<ScatterTask> scatter_tasks(const FieldCall<T>& call) {
   std::vector<ScatterTask> tasks;
-  for (int set : {1, 0})
-    for (int mode = 0; mode < call.n_modes(); mode++)
-      for (int group = 0; group < call.rank[set] / kLanes; group++) tasks.push_back({set, mode, group});
+  const bool is_split = thread_count() > call.n_modes();
+  for (int set : {1, 0}) {
+    for (int mode = 0; mode < call.n_modes(); mode++) {
+      const int groups = call.rank[set] / kLanes, size = is_split ? 1 : groups;
+      for (int group = 0; group < groups; group += size) tasks.push_back({set, mode, group, group + size});
+    }
+  }
   return tasks;
 }
 
@@ -92,10 +113,12 @@ void march_backward(const FieldCall<T>& call, FieldTape<T>& tape, const FieldSum
   const int64_t n_features = call.n_features();
   parallel_for(static_cast<int64_t>(tape.chunks.size()), [&](int64_t c) {
     typename FieldTape<T>::Chunk& chunk = tape.chunks[static_cast<size_t>(c)];
+    for (auto& grads : chunk.grads) grads.reserve(static_cast<size_t>(chunk.begin[chunk.n_rays] + 1));
     for (int i = 0; i < chunk.n_rays; i++) {
       const int64_t ray = c * kRayChunk + i, begin = chunk.begin[i];
       table.backward_ray(call, chunk.samples.data() + begin, static_cast<int>(chunk.begin[i + 1] - begin),
                          v.features + ray * n_features, v.opacity[ray], v.distance[ray]);
+      list_grads(call, chunk, i);
     }
   });
   const std::vector<ScatterTask> tasks = scatter_tasks(call);
@@ -103,8 +126,8 @@ void march_backward(const FieldCall<T>& call, FieldTape<T>& tape, const FieldSum
     const ScatterTask& task = tasks[static_cast<size_t>(i)];
     for (size_t c = 0; c < tape.chunks.size(); c++) {
       const auto& chunk = tape.chunks[c];
-      const SampleRows<T> rows = {chunk.samples.data(), chunk.begin, chunk.n_rays};
-      table.scatter(call, task.set, task.mode, task.group, rows,
+      const SampleRows<T> rows = {chunk.grads[task.set].data(), chunk.grad_begin[task.set], chunk.n_rays};
+      table.scatter(call, task.set, task.mode, task.group, task.end_group, rows,
                     v.features + static_cast<int64_t>(c) * kRayChunk * n_features);
     }
   });

@@ -16,6 +16,9 @@ struct FieldTape {
     Buffer<FieldSample<T>> samples;
     int64_t begin[kRayChunk + 1] = {};
     int n_rays = 0;
+    // Of the way back: what each set has to add to the factors.
+    Buffer<SampleGrad<T>> grads[kSets];
+    int64_t grad_begin[kSets][kRayChunk + 1] = {};
   };
   std::vector<Chunk> chunks;
   int64_t n_rays = 0;

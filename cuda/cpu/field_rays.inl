@@ -12,12 +12,11 @@ static void fill_alphas(const FieldCall<T>& call, FieldSample<T>* samples, int n
   using V = typename LanesOf<T>::type;
   V rows[16];
   for (int i = 0; i < 16; i++) rows[i] = i < n ? density_lanes(call, cell_of(call, samples[i].nodes)) : V(T(0));
-  const V features = lane_sums(rows);
-  const V density = softplus(features + V(call.density_shift));
-  const V alphas = opacity_of(density, V(call.density_scale * call.step));
-  T feature_lanes[16], alpha_lanes[16];
-  store(feature_lanes, features), store(alpha_lanes, alphas);
-  for (int i = 0; i < n; i++) samples[i].feature = feature_lanes[i], samples[i].alpha = alpha_lanes[i];
+  const V shifted = lane_sums(rows) + V(call.density_shift);
+  const V alphas = opacity_of(softplus(shifted), V(call.density_scale * call.step));
+  T slope_lanes[16], alpha_lanes[16];
+  store(slope_lanes, sigmoid(shifted)), store(alpha_lanes, alphas);
+  for (int i = 0; i < n; i++) samples[i].slope = slope_lanes[i], samples[i].alpha = alpha_lanes[i];
 }
 
 template <class T>
@@ -79,23 +78,40 @@ static bool hits(const FieldCall<T>& call, const FieldRay<T>& ray) {
   return walk.next(call.occupancy, &t);
 }
 
+// Gradients of the weights of up to sixteen samples through their colours.
+template <class T>
+S3D_INLINE void color_gradients(const FieldCall<T>& call, const FieldSample<T>* samples, int n, const T* v_features,
+                                T* v_weights) {
+  using V = typename LanesOf<T>::type;
+  V rows[16];
+  bool any = false;
+  for (int i = 0; i < 16; i++) {
+    rows[i] = V(T(0));
+    if (i >= n || !(samples[i].weight() > call.min_weight)) continue;
+    any = true;
+    each_feature(call, cell_of(call, samples[i].nodes),
+                 [&](int at, V product) { rows[i] = fma(product, load(v_features + at), rows[i]); });
+  }
+  store(v_weights, any ? lane_sums(rows) : V(T(0)));
+}
+
 // dL/dalpha_i = T_i v_w_i - sum_{j > i} w_j v_w_j / (1 - alpha_i); 1 - alpha_i cancels on the way to the density.
 template <class T>
 static void backward_ray(const FieldCall<T>& call, FieldSample<T>* samples, int n, const T* v_features, T v_opacity,
                          T v_distance) {
-  using V = typename LanesOf<T>::type;
   const T length = call.density_scale * call.step;
   T behind = 0;  // sum of weight times its gradient over the samples behind
-  for (int i = n - 1; i >= 0; i--) {
-    FieldSample<T>& sample = samples[i];
-    V sum = V(T(0));
-    if (sample.weight() > call.min_weight)
-      each_feature(call, cell_of(call, sample.nodes),
-                   [&](int at, V product) { sum = fma(product, load(v_features + at), sum); });
-    const T v_weight = v_opacity + v_distance * sample.t + lane_sum(sum);
-    const T v_density = length * ((1 - sample.alpha) * sample.transmittance * v_weight - behind);
-    behind += sample.weight() * v_weight;
-    sample.v_feature = v_density * sigmoid(sample.feature + call.density_shift);
+  for (int end = n; end > 0; end -= 16) {
+    const int begin = end > 16 ? end - 16 : 0;
+    T v_weights[16];
+    color_gradients(call, samples + begin, end - begin, v_features, v_weights);
+    for (int i = end - 1; i >= begin; i--) {
+      FieldSample<T>& sample = samples[i];
+      const T v_weight = v_opacity + v_distance * sample.t + v_weights[i - begin];
+      const T v_density = length * ((1 - sample.alpha) * sample.transmittance * v_weight - behind);
+      behind += sample.weight() * v_weight;
+      sample.v_feature = v_density * sample.slope;
+    }
   }
 }
 

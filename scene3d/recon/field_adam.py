@@ -18,6 +18,6 @@ def step_factors(state: FieldState, lr: float, l1: float, betas: tuple[float, fl
         pull = l1 / value.numel() if i < n_density else 0.0
         constants = [*betas, EPS]
         n_bad += _cpu.field_adam(
-            value, grad, mean, square, marks, value.shape[-1], lr, pull, state.since_growth, constants
+            value, grad, mean, square, marks, value.shape[-2], value.shape[-1], lr, pull, state.since_growth, constants
         )
     return n_bad
