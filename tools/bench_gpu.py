@@ -1,4 +1,4 @@
-"""Check and time the CUDA backend on a GPU machine in one call: parity, compute-sanitizer, then times beside gsplat.
+"""Check and time the CUDA backend on a GPU machine in one call: parity, compute-sanitizer, times beside gsplat, fits.
 
 Parity: images and gradients of cuda, cpu and, where it is installed, gsplat. Sanitizer: memcheck, racecheck and
 synccheck of tests/gpu's smallest case. Times are medians of CUDA events; all in one process, with the same
@@ -23,9 +23,14 @@ from bench_raster import Case, random_case
 from torch import Tensor
 
 from scene3d.core.errors import BackendUnavailable
+from scene3d.core.fields import Decoder, Field
 from scene3d.core.gaussians import Gaussians
+from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.ops.adam import adam_step_
-from scene3d.render import backends
+from scene3d.recon.fit import fit
+from scene3d.recon.initialize import initialize
+from scene3d.recon.presets import PresetName, preset_settings
+from scene3d.render import backends, field_cuda
 from scene3d.render.loss import l1_ssim
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
@@ -36,6 +41,7 @@ MAX_GRADIENT_ERROR = 1e-3
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
 SMALL_TEST = Path(__file__).resolve().parents[1] / "tests" / "gpu" / "test_cuda_device.py"
 LR = 1e-4
+PRESETS: tuple[PresetName, ...] = ("fast", "balanced")
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,12 @@ class Config:
     """Rows of the timed images, 16:9."""
     repeats: int = 30
     """Calls per time, after five for warming up."""
+    captures: tuple[Path, ...] = ()
+    """Folders with photos and poses to fit, with the preset fast and then with balanced."""
+    data_factor: int = 2
+    """Reduce the photos of captures by this whole number."""
+    rays: int = 1 << 18
+    """Rays a call through a field of 300^3 nodes; 0 = none."""
     sanitize: bool = True
     """Also run compute-sanitizer, where it is installed."""
     out: Path | None = None
@@ -73,6 +85,19 @@ class Row:
     both: float
     step: float
     peak: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit: seconds, and PSNR of the test views at its end."""
+
+    capture: str
+    preset: str
+    backend: str
+    seconds: float
+    n_steps: int
+    n_gaussians: int
+    psnr: float
 
 
 def images_and_gradients(case: Case, backend: str) -> tuple[Tensor, dict[str, Tensor]]:
@@ -217,6 +242,44 @@ def measure(case: Case, backend: str, repeats: int) -> Row:
     return Row(case.name, backend, *times, peak)
 
 
+def measure_field(n_rays: int, repeats: int) -> dict[str, float]:
+    """Millions of rays a second through a random VM field, half of whose cells are empty, without its network."""
+    generator = torch.Generator(device="cuda").manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return 0.4 * torch.randn(*shape, generator=generator, device="cuda")
+
+    nodes, hidden = 300, 64
+    shapes = ((nodes, nodes), (nodes, nodes), (nodes, nodes), (nodes,), (nodes,), (nodes,))
+    density, color = (tuple(normal(*shape, rank).requires_grad_() for shape in shapes) for rank in (16, 48))
+    layers = (normal(5 * 32 + 16, hidden), normal(hidden, hidden), normal(hidden, 3))
+    decoder = Decoder(normal(144, 32), layers, (normal(hidden), normal(hidden), normal(3)))
+    box = torch.tensor([[-1.0] * 3, [1.0] * 3], device="cuda")
+    cells = torch.rand(75, 75, 75, generator=generator, device="cuda") < 0.5
+    field = Field("vm", box, density, color, decoder, 20.0, 2 / nodes, -3.0, cells)
+    origins = torch.nn.functional.normalize(normal(n_rays, 3), dim=1) * 3
+    directions = torch.nn.functional.normalize(normal(n_rays, 3) - origins, dim=1)
+
+    def forward() -> None:
+        with torch.no_grad():
+            field_cuda.march(field, origins, directions, None)
+
+    def both() -> None:
+        field_cuda.march(field, origins, directions, None).features.sum().backward()
+
+    calls = {"forward": forward, "forward and backward": both}
+    return {name: n_rays / milliseconds(call, repeats) / 1e3 for name, call in calls.items()}
+
+
+def fit_capture(folder: Path, preset: PresetName, backend: str, data_factor: int) -> Fit:
+    """A whole fit with the settings of a preset."""
+    capture = read_capture(folder, CaptureOptions(data_factor=data_factor))
+    settings = replace(preset_settings(preset, capture), backend=backend, checkpoint_every=0)
+    result = fit(capture, initialize(capture, settings.seed), settings)
+    psnr = result.validation.psnr if result.validation else float("nan")
+    return Fit(folder.name, preset, backend, result.seconds, result.n_steps, len(result.gaussians), psnr)
+
+
 def format_rows(rows: list[Row]) -> str:
     """The rows as text, with gsplat's time over ours."""
     ours = {row.case: row for row in rows if row.backend == "cuda"}
@@ -253,8 +316,17 @@ def run(config: Config) -> int:
             case = scaled_case(n, height)
             rows += [measure(case, name, config.repeats) for name in (["cuda", "gsplat"] if has_gsplat else ["cuda"])]
     print(format_rows(rows))
+    speeds = measure_field(config.rays, config.repeats) if config.rays else {}
+    for name, speed in speeds.items():
+        print(f"field, {name}: {speed:.1f} million rays a second")
+    fits = []
+    for folder in config.captures:
+        for preset in PRESETS:
+            fits.append(fit_capture(folder, preset, "cuda", config.data_factor))
+            print(f"fit {fits[-1]}", flush=True)
     if config.out is not None:
         tables = {"parity": [asdict(p) for p in parity], "sanitizer": found, "times": [asdict(row) for row in rows]}
+        tables |= {"million rays a second": speeds, "fits": [asdict(f) for f in fits]}
         config.out.write_text(json.dumps({"environment": environment(), **tables}, indent=1))
     return 0 if all(p.passed for p in parity) and set(found.values()) <= {"clean", "not installed"} else 1
 

@@ -190,7 +190,7 @@ def _native_step(
 def _autograd_step(
     state: AdamState, stats: GradStats, view: View, rates: Rates, settings: FitSettings, objective: Objective
 ) -> Outcome:
-    camera, transform = view.camera.to(state.device), view.transform
+    camera, transform = view.camera, view.transform
     if view.wants_viewmat:
         viewmats = camera.viewmats.detach().clone().requires_grad_()
         camera = Cameras(viewmats, camera.Ks, camera.sizes, camera.names)
@@ -215,6 +215,6 @@ def _autograd_step(
     losses.add_regularizer_grads(state, settings, rates.extent)
     state.step(rates.lrs, (settings.lrs.beta1, settings.lrs.beta2), visible)
     objective.stepped(rates.fraction)
-    v_viewmat = None if camera.viewmats.grad is None else camera.viewmats.grad[0].cpu()
+    v_viewmat = None if camera.viewmats.grad is None else camera.viewmats.grad[0]
     v_transform = None if transform is None or transform.grad is None else transform.grad.cpu()
     return Outcome(value, v_viewmat, v_transform)

@@ -185,7 +185,7 @@ class _Run:
         v_flat = torch.cat([v.reshape(-1) for v in v_decoder])
         means, squares = state.decoder_moments
         lr = settings.lr_decoder * decay
-        state.n_bad += adam_step_([flat], [v_flat], [means], [squares], [lr], state.step + 1, None, BETAS)
+        state.n_bad += int(adam_step_([flat], [v_flat], [means], [squares], [lr], state.step + 1, None, BETAS))
         tensors, at = [], 0
         for value in state.field.decoder.tensors():
             tensors.append(flat[at : at + value.numel()].reshape(value.shape))

@@ -45,7 +45,7 @@ def rasterize_with(
     Args:
         module: scene3d._cuda, or scene3d._cuda_emulated, which runs the same kernels on the host.
         gaussians: The scene, float32 on the module's device.
-        cameras: The views.
+        cameras: The views; best on the CPU, where nothing has to wait for them.
         settings: How to render.
         memory_limit: Bytes for the lists of one band; 0 takes what is available.
 
@@ -151,7 +151,7 @@ class _Rasterize(torch.autograd.Function):
             call.states.append(state)
             if not any(ctx.needs_input_grad):
                 memory.free()
-        ctx.call = call
+        ctx.call, ctx.cameras_device = call, viewmats.device
         ctx.save_for_backward(means, quats, log_scales, opacity_logits, sh0, shN, *images)
         return tuple(images)
 
@@ -179,5 +179,5 @@ class _Rasterize(torch.autograd.Function):
         return (
             None,  # call
             *total,
-            v_viewmats,
+            None if v_viewmats is None else v_viewmats.to(ctx.cameras_device),
         )

@@ -56,6 +56,9 @@ def l1_ssim(rgb: Tensor, target: Tensor, weight: Tensor | None = None, ssim_lamb
 
     Differentiable in rgb. Kerbl et al. 2023, equation 7. float32 takes a native path, everything else torch.
     """
+    if cuda_call.takes(rgb) and rgb.numel() > 0:  # without waiting for the parts
+        _check(rgb, target, weight)
+        return _cuda_loss(rgb, target, weight, ssim_lambda)[0]
     return l1_ssim_parts(rgb, target, weight, ssim_lambda).loss
 
 
@@ -66,26 +69,32 @@ def l1_ssim_parts(rgb: Tensor, target: Tensor, weight: Tensor | None = None, ssi
     is_cpu = _cpu is not None and rgb.device.type == "cpu" and rgb.dtype == torch.float32
     if rgb.numel() == 0 or not (is_cuda or is_cpu):
         return _torch_parts(rgb, target, weight, ssim_lambda)
-    if target.dtype != torch.uint8:
-        target = target.detach().to(torch.float32)
-    if weight is not None:
-        weight = weight.detach().to(torch.float32).contiguous()
     if is_cuda:
-        return _cuda_parts(rgb, target.contiguous(), weight, ssim_lambda)
+        loss, parts = _cuda_loss(rgb, target, weight, ssim_lambda)
+        _, l1, ssim = parts.tolist()
+        return LossParts(loss, l1, ssim)
+    target, weight = _as_native(target, weight)
     v_rgb = torch.empty_like(rgb, memory_format=torch.contiguous_format, requires_grad=False)
-    value, l1, ssim = _cpu.l1_ssim(rgb.detach().contiguous(), target.contiguous(), weight, ssim_lambda, v_rgb)
+    value, l1, ssim = _cpu.l1_ssim(rgb.detach().contiguous(), target, weight, ssim_lambda, v_rgb)
     return LossParts(_KnownGradient.apply(rgb, rgb.new_tensor(value), v_rgb), l1, ssim)
 
 
-def _cuda_parts(rgb: Tensor, target: Tensor, weight: Tensor | None, ssim_lambda: float) -> LossParts:
+def _as_native(target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    if target.dtype != torch.uint8:
+        target = target.detach().to(torch.float32)
+    return target.contiguous(), None if weight is None else weight.detach().to(torch.float32).contiguous()
+
+
+def _cuda_loss(rgb: Tensor, target: Tensor, weight: Tensor | None, ssim_lambda: float) -> tuple[Tensor, Tensor]:
+    """The loss, and loss, l1 and ssim [3] on the device."""
     native = cuda_call.module
+    target, weight = _as_native(target, weight)
     scratch = torch.empty(native.loss_scratch_floats(*rgb.shape[:2]), device=rgb.device)
     v_rgb = torch.empty_like(rgb, memory_format=torch.contiguous_format, requires_grad=False)
     parts = torch.empty(3, device=rgb.device)
     stream = cuda_call.begin(native, rgb.device)
     native.l1_ssim(rgb.detach().contiguous(), target, weight, ssim_lambda, scratch, v_rgb, parts, stream)
-    _, l1, ssim = parts.tolist()
-    return LossParts(_KnownGradient.apply(rgb, parts[0], v_rgb), l1, ssim)
+    return _KnownGradient.apply(rgb, parts[0], v_rgb), parts
 
 
 class _KnownGradient(torch.autograd.Function):
@@ -101,7 +110,8 @@ class _KnownGradient(torch.autograd.Function):
     def backward(ctx: Any, v_loss: Tensor) -> tuple[Tensor | None, ...]:
         (v_rgb,) = ctx.saved_tensors
         return (
-            v_rgb if v_loss.item() == 1.0 else v_rgb * v_loss,
+            # On a GPU looking at the factor would mean waiting for it.
+            v_rgb if v_loss.device.type == "cpu" and v_loss.item() == 1.0 else v_rgb * v_loss,
             None,  # value
             None,  # v_rgb
         )

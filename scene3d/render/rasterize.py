@@ -22,7 +22,7 @@ def rasterize(
 
     Args:
         gaussians: The scene; all tensors of one floating dtype on one device.
-        cameras: The views, all of one size; same dtype and device (sizes may stay on the CPU).
+        cameras: The views, all of one size; same dtype, and device unless they are on the CPU.
         settings: How to render.
         backend: "auto", "cpu", "cuda", "gsplat" or "reference". Only the reference takes other dtypes than float32.
 
@@ -40,6 +40,9 @@ def rasterize(
     _check_cameras(cameras)
     _check_settings(settings, gaussians.sh_degree)
     name = backends.choose(backend, gaussians.device, gaussians.dtype)
+    # The CUDA code reads cameras on the CPU: from elsewhere it would have to wait for them.
+    if name != "cuda" and cameras.viewmats.device != gaussians.device:
+        cameras = cameras.to(gaussians.device)
     return backends.load(name).rasterize_arrays(gaussians, cameras, settings)
 
 
@@ -61,8 +64,9 @@ def _check_tensors(gaussians: Gaussians, cameras: Cameras) -> None:
         _check_device(name, value, means.device)
     dims.check("viewmats", cameras.viewmats, "C 4 4", means.dtype)
     dims.check("Ks", cameras.Ks, "C 3 3", means.dtype)
-    _check_device("viewmats", cameras.viewmats, means.device)
-    _check_device("Ks", cameras.Ks, means.device)
+    for name, value in (("viewmats", cameras.viewmats), ("Ks", cameras.Ks)):
+        if value.device.type != "cpu":
+            _check_device(name, value, means.device)
 
 
 def _check_device(name: str, value: Tensor, device: torch.device) -> None:
