@@ -172,7 +172,7 @@ def test_wrong_headers_say_what_is_wrong(tmp_path, old, new, message):
 def test_a_strange_number_of_coefficients_is_told(tmp_path):
     names = [*NEEDED, *(f"f_rest_{i}" for i in range(10))]
     (tmp_path / "a.ply").write_bytes(header(names, 1) + b"\0" * 4 * len(names))
-    with pytest.raises(FormatError, match=r"0, 9, 24 or 45 properties .* got 10"):
+    with pytest.raises(FormatError, match=r"0, 9, 24, 45 or 72 properties .* got 10"):
         read_ply(tmp_path / "a.ply")
 
 
@@ -293,3 +293,43 @@ def test_trained_files_of_others_read(caplog):
     assert (len(guitar.payload), guitar.payload.sh_degree) == (90_854, 0)
     assert guitar.payload.quats.norm(dim=1).sub(1).abs().max() < 1e-5
     assert caplog.text == ""
+
+
+def rewritten(tmp_path, gaussians, n_rest, names=None, extra=()):
+    """A PLY of the columns of `gaussians`, in the order of `names`, with n_rest numbered coefficients."""
+    columns = {f"f_rest_{i}": np.full(len(gaussians), float(i)) for i in range(n_rest)}
+    for prefix, values in (("", gaussians.means), ("f_dc_", gaussians.sh0[:, 0]), ("scale_", gaussians.log_scales)):
+        columns |= {f"{prefix}{'xyz'[i] if not prefix else i}": values[:, i].numpy() for i in range(3)}
+    columns |= {f"rot_{i}": gaussians.quats[:, i].numpy() for i in range(4)}
+    columns |= {"opacity": gaussians.opacity_logits.numpy(), **{name: np.zeros(len(gaussians)) for name in extra}}
+    names = names or sorted(columns)
+    rows = np.zeros(len(gaussians), [(name, "<f4") for name in names])
+    for name in names:
+        rows[name] = columns[name]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
+    header += [*(f"property float {name}" for name in names), "end_header", ""]
+    (tmp_path / "a.ply").write_bytes("\n".join(header).encode() + rows.tobytes())
+    return read_scene(tmp_path / "a.ply").payload
+
+
+def test_any_order_of_columns_and_columns_more_are_read(tmp_path):
+    gaussians = random_gaussians(5, 0).to(dtype=torch.float32)
+    back = rewritten(tmp_path, gaussians, 9, extra=("confidence", "nx"))
+    assert torch.equal(back.means, gaussians.means)
+    assert torch.equal(back.quats, gaussians.quats)
+    assert back.shN[0].tolist() == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+
+
+def test_degree_4_is_cut_to_3_and_told(tmp_path, caplog):
+    back = rewritten(tmp_path, random_gaussians(2, 0).to(dtype=torch.float32), 72)
+    assert back.sh_degree == 3
+    assert back.shN[0, 14].tolist() == [14, 24 + 14, 48 + 14]
+    assert "left out spherical harmonics of degree 4" in caplog.text
+
+
+def test_flat_gaussians_without_a_third_scale_are_read(tmp_path):
+    gaussians = random_gaussians(3, 0).to(dtype=torch.float32)
+    names = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1"]
+    back = rewritten(tmp_path, gaussians, 0, [*names, "rot_0", "rot_1", "rot_2", "rot_3"])
+    assert torch.equal(back.log_scales[:, :2], gaussians.log_scales[:, :2])
+    assert float(back.scales[:, 2].max()) < 1e-8

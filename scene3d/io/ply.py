@@ -12,6 +12,7 @@ blue), opacity (logit), scale_0..2 (natural logarithm), rot_0..3 (wxyz). Facts a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from scene3d.core.errors import FormatError
 from scene3d.core.gaussians import SH_COUNTS, Gaussians
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.atomic import atomic_write
-from scene3d.io.finite import keep_finite
+from scene3d.io.finite import MIN_LOG_SCALE, keep_finite
 from scene3d.io.ply_table import PlyTable, read_header, read_table
+
+log = logging.getLogger(__name__)
 
 MEANS = ("x", "y", "z")
 NORMALS = ("nx", "ny", "nz")
@@ -33,6 +36,8 @@ SCALES = ("scale_0", "scale_1", "scale_2")
 QUATS = ("rot_0", "rot_1", "rot_2", "rot_3")
 COLORS = ("red", "green", "blue")
 REST_COUNTS = tuple(3 * (count - 1) for count in SH_COUNTS)
+# Of degree 4, three channels.
+DEGREE_4_COUNT = 72
 WRITE_ROWS = 65_536
 # Value of the constant spherical harmonic, sqrt(1 / 4 pi).
 SH_C0 = 0.28209479177387814
@@ -49,14 +54,16 @@ def read_ply(path: Path) -> Scene:
     header = read_header(path)
     table = read_table(path, header, "vertex")
     n_rest = _check_properties(path, table.names)
-    rest = torch.from_numpy(table.columns([f"f_rest_{i}" for i in range(n_rest)]))
+    rest = torch.from_numpy(table.columns([f"f_rest_{i}" for i in range(n_rest)])).view(len(table.rows), 3, n_rest // 3)
+    if n_rest == DEGREE_4_COUNT:
+        log.warning("%s: left out spherical harmonics of degree 4, which nothing here draws; degree 3 is kept", path)
     gaussians = Gaussians(
         means=torch.from_numpy(table.columns(MEANS)),
         quats=torch.from_numpy(table.columns(QUATS)),
-        log_scales=torch.from_numpy(table.columns(SCALES)),
+        log_scales=_log_scales(table),
         opacity_logits=torch.from_numpy(table.columns(("opacity",))[:, 0]),
         sh0=torch.from_numpy(table.columns(SH0))[:, None, :],
-        shN=rest.view(len(rest), 3, n_rest // 3).transpose(1, 2).contiguous(),
+        shN=rest[:, :, : SH_COUNTS[-1] - 1].transpose(1, 2).contiguous(),
     )
     return Scene(keep_finite(gaussians, path), info_from_comments(header.comments))
 
@@ -174,14 +181,22 @@ def _rows(gaussians: Gaussians) -> np.ndarray:  # [n, properties]
     return torch.cat(columns, dim=1).numpy()
 
 
+def _log_scales(table: PlyTable) -> Tensor:  # [N, 3]
+    if SCALES[2] in table.names:
+        return torch.from_numpy(table.columns(SCALES))
+    flat = torch.from_numpy(table.columns(SCALES[:2]))
+    return torch.cat([flat, torch.full((len(flat), 1), MIN_LOG_SCALE)], dim=1)
+
+
 def _check_properties(path: Path, names: tuple[str, ...]) -> int:
-    missing = [name for name in (*MEANS, *SH0, "opacity", *SCALES, *QUATS) if name not in names]
+    # 2D Gaussians have two scales.
+    missing = [name for name in (*MEANS, *SH0, "opacity", *SCALES[:2], *QUATS) if name not in names]
     if missing:
         remedy = "It looks like a point cloud or mesh: a fit can start from it." if set(MEANS) <= set(names) else ""
         raise FormatError(path, f"Gaussians need the properties {', '.join(missing)}, which are missing", remedy=remedy)
     n_rest = sum(name.startswith("f_rest_") for name in names)
-    if n_rest not in REST_COUNTS or any(f"f_rest_{i}" not in names for i in range(n_rest)):
-        expected = "0, 9, 24 or 45 properties f_rest_0, f_rest_1, ... (SH degree 0 to 3)"
+    if n_rest not in (*REST_COUNTS, DEGREE_4_COUNT) or any(f"f_rest_{i}" not in names for i in range(n_rest)):
+        expected = "0, 9, 24, 45 or 72 properties f_rest_0, f_rest_1, ... (SH degree 0 to 4)"
         raise FormatError(path, f"expected {expected}, got {n_rest}")
     return n_rest
 
