@@ -80,8 +80,8 @@ def run(config: Config) -> None:
         scene = _antialiased(scene)
     capture = read_capture(config.capture, CaptureOptions())
     cameras = _views(capture.cameras, config)
-    page = build_page(scene, capture, PageSettings("bench", f".{config.embed}"))
-    up = choose(scene, capture).up
+    page = build_page(scene, capture.cameras, PageSettings("bench", f".{config.embed}"))
+    up = choose(scene, capture.cameras).up
     program = next(path for path in map(shutil.which, ("chromium", "google-chrome")) if path)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as p:
         file, inside = Path(name) / "page.html", Path(name) / f"scene.{config.embed}"

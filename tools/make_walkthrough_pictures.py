@@ -40,7 +40,7 @@ def run(config: Config) -> None:
     scene = read_scene(config.run / "fit" / "scene.ply")
     photos = [Image.fromarray(capture.load(i).rgb.numpy()).resize(SIZE) for i in (0, 9, 19, 38)]
     _save(config.out / "walk_photos.jpg", [[np.asarray(photo) for photo in photos]])
-    view = choose(scene, capture)
+    view = choose(scene, capture.cameras)
     eye = Eye(view.square(2).viewmats[0], 42.0)
     stock = Stock((scene,), capture)
     looks = [

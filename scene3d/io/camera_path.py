@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
+from scene3d.core.capture import Capture
 from scene3d.core.errors import FormatError
 
 OPENCV_FROM_OPENGL = (1.0, -1.0, -1.0, 1.0)
@@ -104,6 +105,18 @@ def find_cameras(scene: Path) -> Path | None:
         if (folder / CAMERAS_NAME).is_file():
             return folder / CAMERAS_NAME
     return None
+
+
+def views_of(scene: Path, capture: Capture | None) -> Cameras | None:
+    """Where the photos of a scene were taken: by its capture, else by the cameras.json found near its file, if any.
+
+    Raises:
+        FormatError: the cameras.json is damaged.
+    """
+    if capture is not None:
+        return capture.cameras.select(capture.train or tuple(range(len(capture))))
+    found = find_cameras(scene)
+    return None if found is None else read_cameras(found)
 
 
 _SIZE_KEYS = (("render_width", DEFAULT_SIZE[0]), ("render_height", DEFAULT_SIZE[1]))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scene3d.core.capture import Capture
+from scene3d.core.cameras import Cameras
 from scene3d.core.scene import Scene
 from scene3d.io.registry import write_scene
 from scene3d.page.compose import EMBEDDED_SUFFIXES, PageContent, compose
@@ -41,12 +41,12 @@ class PageSettings:
     backend: str = "auto"
 
 
-def build_page(scene: Scene, capture: Capture | None, settings: PageSettings) -> str:
+def build_page(scene: Scene, views: Cameras | None, settings: PageSettings) -> str:
     """Build the page.
 
     Args:
         scene: What to show.
-        capture: Its photos, for the first view; None stands in front of the scene.
+        views: Where its photos were taken, for the first view; None stands in front of the scene.
         settings: How.
 
     Raises:
@@ -54,7 +54,7 @@ def build_page(scene: Scene, capture: Capture | None, settings: PageSettings) ->
     """
     if settings.suffix not in EMBEDDED_SUFFIXES:
         raise ValueError(f"suffix: expected one of {', '.join(EMBEDDED_SUFFIXES)}, got {settings.suffix!r}")
-    view = choose(scene, capture, settings.up)
+    view = choose(scene, views, settings.up)
     shown = FrameSettings(background=settings.background, backend=settings.backend)
     return compose(
         PageContent(

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras, look_at
-from scene3d.core.capture import Capture
 from scene3d.core.scene import Scene
 from scene3d.render import surround
 from scene3d.render.paths import Shot, orbit
@@ -44,21 +43,22 @@ class FirstView:
         return Cameras(viewmat[None], K[None], torch.tensor([[side, side]]))
 
 
-def choose(scene: Scene, capture: Capture | None, up: tuple[float, float, float] | None = None) -> FirstView:
+def choose(scene: Scene, views: Cameras | None, up: tuple[float, float, float] | None = None) -> FirstView:
     """Choose the view.
 
     Args:
         scene: What is to be seen.
-        capture: Its photos; of these one is taken that looks at the focus from a usual distance, held level.
-        up: World direction that is up; None follows the scene, the capture, or is -y.
+        views: Where its photos were taken; one of these is chosen that looks at the focus from a usual distance, held
+            level. None stands in front of the scene.
+        up: World direction that is up; None follows the scene, the views, or is -y.
     """
     up = up or scene.info.up
-    if capture is None or len(capture) == 0:
+    if views is None or len(views) == 0:
         around = surround.from_points(scene_points(scene), up)
         bare = orbit(around, Shot(16, 9, 1))
         focal = float(bare.Ks[0, 0, 0])
         return _view(bare, 0, around, math.degrees(2 * math.atan(8 / focal)))
-    views = capture.cameras.select(capture.train or tuple(range(len(capture)))).to(dtype=torch.float64)
+    views = views.to(dtype=torch.float64)
     around = surround.from_cameras(views, up)
     best = int(_faults(views, around).argmin())
     side = views.sizes[best].double().max()

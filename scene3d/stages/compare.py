@@ -15,7 +15,7 @@ from PIL import Image
 from scene3d.core.cameras import Cameras
 from scene3d.core.scene import Scene
 from scene3d.io.atomic import atomic_write, write_json, write_text
-from scene3d.io.camera_path import read_cameras
+from scene3d.io.camera_path import find_cameras, read_cameras
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene, scene_size
 from scene3d.render.itinerary import Wish, plan
@@ -29,6 +29,7 @@ from scene3d.report.run_folder import read_run
 ELEVATIONS_DEG = (0.0, 20.0, 45.0)
 RING_VIEWS = 6
 SIDE = 512
+THIN = 8
 QUALITY = 92
 
 
@@ -43,7 +44,8 @@ class Config:
     capture: Path | None = None
     """Folder with photos and poses: looks from its test views (from all where it has none)."""
     cameras: Path | None = None
-    """A camera_path.json or a cameras.json instead. Default: rings around the first scene."""
+    """A camera_path.json or a cameras.json instead. Default: every eighth view of the cameras.json that a fit left with
+    the first scene, else rings around it."""
     max_size: int | None = 640
     """Longer side of views of a capture at most, pixels."""
     out: Path | None = None
@@ -114,11 +116,13 @@ def _write_report(config: Config, result: Comparison, sizes: list[int], n_gaussi
 
 
 def _views(config: Config, scene: Scene) -> Cameras:
-    if config.cameras is not None:
-        return read_cameras(config.cameras)
     if config.capture is not None:
         capture = read_capture(config.capture, CaptureOptions(max_size=config.max_size))
         return capture.cameras.select(capture.test or tuple(range(len(capture)))).to(dtype=torch.float32)
+    file = config.cameras or find_cameras(config.first)
+    if file is not None:
+        cameras = read_cameras(file)
+        return cameras if config.cameras is not None else cameras.select(range(0, len(cameras), THIN))
     points = scene_points(scene)
     wishes = [Wish("orbit", SIDE, SIDE, RING_VIEWS, 1.0, elevation) for elevation in ELEVATIONS_DEG]
     rings = [plan(wish, points, None, scene.info.up).cameras for wish in wishes]

@@ -13,6 +13,7 @@ import tyro
 
 from scene3d.core.scene import Scene
 from scene3d.io.atomic import write_text
+from scene3d.io.camera_path import views_of
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import check_scene_suffix, read_scene, scene_size, write_scene
 from scene3d.page.build import PageSettings, build_page
@@ -29,7 +30,8 @@ class Config:
     """File to write: .ply keeps every bit, .sog is small, .compressed.ply and .splat are read by most viewers;
     FOLDER/meta.json writes loose SOG files; .html is a web page that holds viewer and scene."""
     capture: Path | None = None
-    """Of a page: folder with the photos of the scene; the page opens where one of them was taken."""
+    """Of a page: folder with the photos of the scene; the page opens where one of them was taken. Default: by the
+    cameras.json that a fit left with the scene, else in front of it."""
     embed: Literal["sog", "compressed.ply", "ply"] = "sog"
     """Of a page: format of the scene inside. sog is smallest, ply exact."""
     title: str | None = None
@@ -67,4 +69,4 @@ def _write_page(scene: Scene, config: Config) -> None:
         background=(1.0, 1.0, 1.0) if is_white else (0.0, 0.0, 0.0),
         up=config.up,
     )
-    write_text(config.out, build_page(scene, capture, settings))
+    write_text(config.out, build_page(scene, views_of(config.scene, capture), settings))

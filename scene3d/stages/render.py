@@ -17,7 +17,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.errors import OutputError
 from scene3d.core.progress import Progress
 from scene3d.io.atomic import atomic_write
-from scene3d.io.camera_path import read_cameras
+from scene3d.io.camera_path import read_cameras, views_of
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene
 from scene3d.io.video import WRITTEN_SUFFIXES, write_video
@@ -99,7 +99,7 @@ def run(config: Config) -> None:
     settings = FrameSettings(config.mode, background, None, config.depth_percentiles, config.backend)
     with Progress(len(itinerary.cameras), "rendering") as progress:
         if config.lens == "panorama":
-            up = choose(scene, capture, config.up).up
+            up = choose(scene, views_of(config.scene, capture), config.up).up
             found = panoramas(scene, itinerary.cameras, up, itinerary.cameras.width(), settings)
         else:
             found = frames(scene, itinerary.cameras, settings)

@@ -13,6 +13,7 @@ from typing import Annotated
 import tyro
 
 from scene3d.core.interrupt import stop_requests
+from scene3d.io.camera_path import views_of
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene
 from scene3d.render.first_view import choose
@@ -51,7 +52,7 @@ def run(config: Config) -> None:
     scenes = tuple(read_scene(file) for file in files)
     options = CaptureOptions(data_factor=config.data_factor, max_size=config.max_size)
     capture = None if config.capture is None else read_capture(config.capture, options)
-    view = choose(scenes[0], capture, config.up)
+    view = choose(scenes[0], views_of(config.scene, capture), config.up)
     port = free_port(config.host, config.port)
     settings = ServeSettings(config.host, port, view, config.scene.resolve().parent, config.scene.name)
     viewer = Viewer(Stock(scenes, capture, config.backend), settings)

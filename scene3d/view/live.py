@@ -55,7 +55,7 @@ def start_live(scene: Scene, capture: Capture, port: int) -> tuple[Live, list[st
         AddressError: no port is free.
     """
     chosen = free_port(HOST, port)
-    viewer = Viewer(Stock((scene,), capture), ServeSettings(HOST, chosen, choose(scene, capture), title="fit"))
+    viewer = Viewer(Stock((scene,), capture), ServeSettings(HOST, chosen, choose(scene, capture.cameras), title="fit"))
     # The viewer stays while the rest of the command runs.
     atexit.register(viewer.stop)
     return Live(viewer, scene), announcement(HOST, chosen, port)
