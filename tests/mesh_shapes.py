@@ -66,3 +66,33 @@ def area_and_volume(mesh: Mesh) -> tuple[float, float]:
     a, b, c = mesh.corners().double().unbind(dim=1)
     cross = torch.linalg.cross(b - a, c - a)
     return float(cross.norm(dim=1).sum() / 2), float((a * cross).sum() / 6)
+
+
+def box(half: tuple[float, float, float] = (1.0, 1.0, 1.0), turn: Tensor | None = None) -> Mesh:
+    """A closed box of 12 triangles around the origin, turned by a rotation [3, 3]."""
+    corners = torch.tensor([[x, y, z] for z in (-1.0, 1.0) for y in (-1.0, 1.0) for x in (-1.0, 1.0)])
+    quads = [[0, 4, 6, 2], [1, 3, 7, 5], [0, 1, 5, 4], [2, 6, 7, 3], [0, 2, 3, 1], [4, 5, 7, 6]]
+    faces = torch.tensor([tri for a, b, c, d in quads for tri in ([a, b, c], [a, c, d])])
+    vertices = corners * torch.tensor(half)
+    return Mesh(vertices if turn is None else vertices @ turn.T, faces)
+
+
+def tilt() -> Tensor:
+    """A rotation that is aligned with nothing."""
+    a, b = 0.6, 0.4
+    about_z = torch.tensor([[math.cos(a), -math.sin(a), 0], [math.sin(a), math.cos(a), 0], [0, 0, 1.0]])
+    about_x = torch.tensor([[1.0, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
+    return about_z @ about_x
+
+
+def bracket_field(points: Tensor) -> Tensor:
+    """A mechanical part: a plate with a drilled hole and an upright with a groove. Sharp edges all over."""
+
+    def block(centre: tuple[float, float, float], half: tuple[float, float, float]) -> Tensor:
+        gap = (points - torch.tensor(centre)).abs() - torch.tensor(half)
+        return gap.clamp_min(0).norm(dim=1) + gap.amax(dim=1).clamp_max(0)
+
+    plate, upright = block((0, 0, 0), (1.0, 0.6, 0.15)), block((-0.8, 0, 0.5), (0.2, 0.6, 0.5))
+    hole = (points[:, :2] - torch.tensor([0.4, 0.0])).norm(dim=1) - 0.3
+    groove = block((-0.8, 0, 1.0), (0.5, 0.2, 0.25))
+    return torch.maximum(torch.maximum(torch.minimum(plate, upright), -hole), -groove)

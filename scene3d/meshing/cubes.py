@@ -55,13 +55,35 @@ def triangle_table() -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=1)
 def loop_table() -> tuple[Tensor, Tensor]:
-    """Dual marching cubes: number of polygons [256], and the polygon of each cube edge [256, 12], -1 = none."""
-    counts = torch.tensor([len(loops(case)) for case in range(256)])
-    table = torch.full((256, 12), -1)
+    """Dual marching cubes: number of polygons [512], and the polygon of each cube edge [512, 12], -1 = none.
+
+    Rows from 256 on keep the outside corners of ambiguous faces apart instead of the inside ones.
+    """
+    rows = [loops(case) for case in range(256)] + [loops(255 - case) for case in range(256)]
+    table = torch.full((512, 12), -1)
+    for row, polygons in enumerate(rows):
+        for i, polygon in enumerate(polygons):
+            table[row, list(polygon)] = i
+    return torch.tensor([len(polygons) for polygons in rows]), table
+
+
+@lru_cache(maxsize=1)
+def troubled_faces() -> Tensor:
+    """The face of a case whose four cut edges belong to one polygon, -1 = none. [256]
+
+    Where two cubes meet in such a face, four quads of the dual surface would share an edge: both then have to take the
+    other row of loop_table (Wenger 2013). No case has two, and these cases have no other ambiguous face.
+    Faces are numbered -x, +x, -y, +y, -z, +z.
+    """
+    result = torch.full((256,), -1)
     for case in range(256):
-        for i, loop in enumerate(loops(case)):
-            table[case, list(loop)] = i
-    return counts, table
+        polygon_of = {edge: i for i, polygon in enumerate(loops(case)) for edge in polygon}
+        for number, face in enumerate(_FACES):
+            inside = [bool(case >> corner & 1) for corner in face]
+            edges = [_EDGE_OF[_sorted((face[k], face[(k + 1) % 4]))] for k in range(4)]
+            if inside[0] == inside[2] != inside[1] == inside[3] and len({polygon_of[e] for e in edges}) == 1:
+                result[case] = number
+    return result
 
 
 # Corners of the six faces, counter-clockwise seen from outside of the cube.

@@ -11,7 +11,7 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras
 from scene3d.core.checks import Dims
 from scene3d.core.errors import BackendUnavailable
-from scene3d.core.mesh import Mesh
+from scene3d.core.mesh import Mesh, face_normals
 
 try:
     from scene3d import _cpu
@@ -22,6 +22,8 @@ NEAR = 1e-4
 MAX_FACES = 2**31 - 1
 # Flatter than 87 degrees a picture says nothing about a surface.
 MIN_FACING = 0.05
+# Barycentric weights below it are 0 but for rounding: the nearest point lies on an edge or at a corner.
+ZERO_WEIGHT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,60 @@ def closest_on_mesh(mesh: Mesh, queries: Tensor) -> Closest:
         result.weights,
     )
     return result
+
+
+def signed_distance(mesh: Mesh, queries: Tensor) -> Tensor:
+    """Distance to a closed mesh, negative inside.
+
+    The sign is that of the angle-weighted normal at the nearest point (Baerentzen and Aanaes 2005).
+
+    Args:
+        mesh: Closed, faces counter-clockwise seen from outside; holes give wrong signs near them.
+        queries: [Q, 3] float32
+
+    Returns:
+        [Q] float32.
+    """
+    closest = closest_on_mesh(mesh, queries)
+    corners = mesh.faces[closest.faces]
+    points = closest.points(mesh)
+    normals = torch.nn.functional.normalize(face_normals(mesh).double(), dim=1)
+    at_vertex = _angle_normals(mesh, normals)
+    # On an edge the weight opposite is 0, at a corner two are: there the normals of all faces around count.
+    is_zero = closest.weights <= ZERO_WEIGHT
+    n_zero = is_zero.sum(dim=1)
+    chosen = normals[closest.faces]
+    on_corner = n_zero == 2
+    corner = corners.gather(1, closest.weights.argmax(dim=1, keepdim=True))[:, 0]
+    chosen = torch.where(on_corner[:, None], at_vertex[corner], chosen)
+    on_edge = (n_zero == 1).nonzero()[:, 0]
+    if len(on_edge):
+        opposite = is_zero[on_edge].long().argmax(dim=1)
+        ends = torch.stack([(opposite + 1) % 3, (opposite + 2) % 3], dim=1)
+        chosen[on_edge] = _edge_normals(mesh, normals, corners[on_edge].gather(1, ends))
+    side = ((queries.double() - points.double()) * chosen).sum(dim=1)
+    return torch.where(side < 0, -closest.distances, closest.distances)
+
+
+def _angle_normals(mesh: Mesh, normals: Tensor) -> Tensor:  # [V, 3] float64
+    total = torch.zeros(len(mesh.vertices), 3, dtype=torch.float64)
+    corners = mesh.corners().double()
+    for k in range(3):
+        a = torch.nn.functional.normalize(corners[:, (k + 1) % 3] - corners[:, k], dim=1)
+        b = torch.nn.functional.normalize(corners[:, (k + 2) % 3] - corners[:, k], dim=1)
+        angle = (a * b).sum(dim=1).clamp(-1, 1).acos()
+        total.index_add_(0, mesh.faces[:, k], angle[:, None] * normals)
+    return total
+
+
+def _edge_normals(mesh: Mesh, normals: Tensor, ends: Tensor) -> Tensor:  # [E, 2] -> [E, 3]
+    """Sums of the normals of the faces at edges."""
+    n = len(mesh.vertices)
+    edges = torch.cat([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]]).sort(dim=1).values
+    keys, place = torch.unique(edges[:, 0] * n + edges[:, 1], return_inverse=True)
+    total = torch.zeros(len(keys), 3, dtype=torch.float64).index_add_(0, place, normals.repeat(3, 1))
+    wanted = ends.sort(dim=1).values
+    return total[torch.searchsorted(keys, wanted[:, 0] * n + wanted[:, 1])]
 
 
 def sample_surface(mesh: Mesh, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,188 @@
+"""Meshes of scenes against the true mesh of a capture that has one: distances, triangles, time, pictures.
+
+Prints one row per method. The first one fuses exact depth: the floor of the voxel size, and the test of the bench
+itself. Distances are those of scene3d.meshing.compare: exact, not aligned, only what training views see counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from PIL import Image
+
+from scene3d.core.cameras import Cameras
+from scene3d.core.capture import Capture
+from scene3d.core.mesh import Mesh
+from scene3d.core.scene import Scene
+from scene3d.io.atomic import atomic_write, write_json
+from scene3d.io.capture_files import read_capture
+from scene3d.io.mesh_files import read_mesh, write_mesh
+from scene3d.io.registry import read_scene
+from scene3d.meshing.block_grid import extract_surface
+from scene3d.meshing.compare import CompareSettings, MeshComparison, compare_meshes, pixel_footprint
+from scene3d.meshing.consistency import ConsistencySettings
+from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views
+from scene3d.meshing.finish import FinishSettings
+from scene3d.meshing.fusion import DepthImage, FusionSettings, fuse
+from scene3d.meshing.picture import mesh_picture
+from scene3d.meshing.scene_mesh import MeshSettings, mesh_scene
+from scene3d.ops.image import psnr
+from scene3d.ops.threads import set_threads, single_threaded_torch
+from scene3d.ops.triangles import view_mesh
+from scene3d.render.scene_view import render_scene
+from scene3d.render.types import RasterSettings
+
+COLUMNS = ("method", "Chamfer", "accuracy", "completeness", "F ½ px", "F 1 px", "F 2 px", "normals", "triangles")
+COLUMNS += ("s", "cpu s", "mesh dB", "scene dB")
+
+
+@dataclass(frozen=True)
+class Config:
+    capture: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CAPTURE")]
+    """Capture whose folder holds the true mesh."""
+    truth: Path | None = None
+    """The true mesh. Default: mesh.ply in the capture."""
+    scenes: tuple[Path, ...] = ()
+    """Scenes fitted to the capture."""
+    depths: tuple[DepthKind, ...] = ("median",)
+    """Kinds of depth, each with every scene."""
+    voxel_size: float | None = None
+    """Default: 1.6 pixels."""
+    tolerance: float = 0.01
+    """Depths agree to within this share of the depth."""
+    min_agree: int = 2
+    """Views that must agree; 0 = believe all depths."""
+    far: float = 4.6
+    """Surfaces farther from the cameras are left out."""
+    max_faces: int = 50_000
+    """Triangles at most; 0 = all."""
+    n_samples: int = 100_000
+    """Points on each surface."""
+    exact: bool = True
+    """Also fuse exact depth."""
+    view: int = 0
+    """Test view that is shown, by number."""
+    out: Path | None = None
+    """Folder for meshes, pictures and rows.json."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method."""
+
+    name: str
+    chamfer: float
+    accuracy: float
+    completeness: float
+    f_half: float
+    f_one: float
+    f_two: float
+    normals: float
+    n_faces: int
+    seconds: float
+    cpu_seconds: float
+    mesh_psnr: float | None = None
+    splat_psnr: float | None = None
+
+
+def main(config: Config) -> None:
+    """Measure every method, print the table."""
+    set_threads(None)
+    capture = read_capture(config.capture)
+    truth = read_mesh(config.truth or config.capture / "mesh.ply")
+    train = capture.cameras.select(capture.train)
+    footprint = pixel_footprint(truth, train)
+    settings = CompareSettings((footprint / 2, footprint, 2 * footprint), config.n_samples)
+    print(f"pixel footprint {footprint:.5f}")
+    print(f"| {' | '.join(COLUMNS)} |")
+    rows = []
+    with single_threaded_torch():
+        if config.exact:
+            mesh, seconds = timed(lambda: exact_fusion(truth, train, config.voxel_size or 1.6 * footprint))
+            rows.append(row("exact depth", compare_meshes(mesh, truth, settings, train), seconds))
+            print(text(rows[-1]), flush=True)
+        for path in config.scenes:
+            scene = read_scene(path)
+            for kind in config.depths:
+                rows.append(measure(scene, f"{path.parent.name} {kind}", kind, capture, truth, settings, config))
+    if config.out is not None:
+        write_json(config.out / "rows.json", [asdict(r) for r in rows])
+
+
+def exact_fusion(truth: Mesh, cameras: Cameras, voxel_size: float) -> Mesh:
+    """Fusion of the true mesh's own depth."""
+    depths = [view_mesh(truth, cameras, i).depth for i in range(len(cameras))]
+    images = [DepthImage(depth, torch.ones_like(depth)) for depth in depths]
+    return extract_surface(fuse(images, cameras, FusionSettings(voxel_size)))
+
+
+def measure(
+    scene: Scene, name: str, kind: DepthKind, capture: Capture, truth: Mesh, settings: CompareSettings, config: Config
+) -> Row:
+    """Mesh a scene, compare, render both at the test views."""
+    cameras = choose_views(capture.cameras.select(capture.train), 120, 800)
+    how = MeshSettings(
+        views=ViewSettings(kind, far=config.far),
+        consistency=ConsistencySettings(tolerance=config.tolerance, min_agree=config.min_agree),
+        voxel_size=config.voxel_size,
+        finish=FinishSettings(max_faces=config.max_faces),
+    )
+    mesh, seconds = timed(lambda: mesh_scene(scene, cameras, how))
+    result = row(name, compare_meshes(mesh, truth, settings, capture.cameras.select(capture.train)), seconds)
+    scores = [scores_of(mesh, scene, truth, capture, i) for i in capture.test]
+    mean = torch.tensor(scores, dtype=torch.float64).mean(dim=0).tolist()
+    result = replace(result, mesh_psnr=mean[0], splat_psnr=mean[1])
+    if config.out is not None:
+        write_mesh(mesh, config.out / f"{name.replace(' ', '_')}.glb")
+        show(mesh, capture, capture.test[config.view], config.out / f"{name.replace(' ', '_')}.jpg")
+    print(text(result), flush=True)
+    return result
+
+
+def scores_of(mesh: Mesh, scene: Scene, truth: Mesh, capture: Capture, i: int) -> tuple[float, float]:
+    """PSNR of mesh and of scene against a photo, where the truth has a surface."""
+    photo = capture.load(i).rgb.float() / 255
+    surface = view_mesh(truth, capture.cameras, i).hit.float()
+    drawn, _ = mesh_picture(mesh, capture.cameras, i)
+    raster = RasterSettings(antialiased=scene.info.antialiased)
+    rendered = render_scene(scene, capture.cameras.select([i]), raster).rgb[0].clamp(0, 1)
+    return float(psnr(drawn, photo, surface)), float(psnr(rendered, photo, surface))
+
+
+def show(mesh: Mesh, capture: Capture, i: int, path: Path) -> None:
+    """Photo, mesh and its normals side by side."""
+    photo = capture.load(i).rgb.float() / 255
+    parts = [photo, mesh_picture(mesh, capture.cameras, i)[0], mesh_picture(mesh, capture.cameras, i, "normals")[0]]
+    picture = (torch.cat(parts, dim=1).clamp(0, 1) * 255).round().to(torch.uint8)
+    with atomic_write(path) as temporary:
+        Image.fromarray(picture.numpy()).save(temporary, quality=85)
+
+
+def timed(make: Callable[[], Mesh]) -> tuple[Mesh, tuple[float, float]]:
+    """What `make` gives, with wall-clock and processor seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    mesh = make()
+    return mesh, (time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def row(name: str, result: MeshComparison, seconds: tuple[float, float]) -> Row:
+    scores = result.f_scores
+    errors = (result.chamfer, result.accuracy, result.completeness)
+    return Row(name, *errors, *scores, result.normal_consistency, result.n_faces, *seconds)
+
+
+def text(r: Row) -> str:
+    psnrs = "- | -" if r.mesh_psnr is None else f"{r.mesh_psnr:.2f} | {r.splat_psnr:.2f}"
+    lengths = " | ".join(f"{1e3 * v:.2f}e-3" for v in (r.chamfer, r.accuracy, r.completeness))
+    shares = " | ".join(f"{v:.3f}" for v in (r.f_half, r.f_one, r.f_two, r.normals))
+    return f"| {r.name} | {lengths} | {shares} | {r.n_faces:,} | {r.seconds:.0f} | {r.cpu_seconds:.0f} | {psnrs} |"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
