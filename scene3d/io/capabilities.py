@@ -36,6 +36,9 @@ CAPABILITIES = {
     ".spz.glb": Capability(),
     ".glb": Capability(is_exact=True),
     ".spz": Capability(facts=False),
+    ".usdc": Capability(is_exact=True),
+    ".usda": Capability(is_exact=True),
+    ".usd": Capability(is_exact=True),
 }
 
 

@@ -10,12 +10,11 @@ import torch
 from scene3d.core.errors import FormatError
 from scene3d.io.gltf_buffers import GltfFile
 from scene3d.io.json_fields import JsonObject
+from scene3d.io.similarity import similarity
 from scene3d.ops import quaternions
 from scene3d.ops.rigid import Sim3
 
 MAX_NODES = 4096
-# Relative difference of the axes up to which a matrix passes as a rotation times one scale.
-TOLERANCE = 1e-4
 
 
 def placed_meshes(file: GltfFile) -> Iterator[tuple[JsonObject, Sim3 | None]]:
@@ -42,7 +41,10 @@ def placed_meshes(file: GltfFile) -> Iterator[tuple[JsonObject, Sim3 | None]]:
         node = file.entry("nodes", index)
         world_from_node = world_from_parent @ _local(node)
         if node.has("mesh"):
-            yield file.entry("meshes", node.integer("mesh", 0, 10**6)), _similarity(node, world_from_node)
+            yield (
+                file.entry("meshes", node.integer("mesh", 0, 10**6)),
+                similarity(file.path, node.where, world_from_node),
+            )
         waiting += [(child, world_from_node) for child in reversed(node.items("children", MAX_NODES))]
 
 
@@ -58,15 +60,3 @@ def _local(node: JsonObject) -> np.ndarray:  # [4, 4]
     if node.has("translation"):
         matrix[:3, 3] = node.numbers("translation", 3)
     return matrix
-
-
-def _similarity(node: JsonObject, matrix: np.ndarray) -> Sim3 | None:
-    if np.array_equal(matrix, np.eye(4)):
-        return None
-    linear = matrix[:3, :3]
-    scale = max(float(np.linalg.det(linear)), 0.0) ** (1 / 3)
-    with np.errstate(all="ignore"):
-        is_rigid = scale > 0 and bool(np.abs(linear.T @ linear / scale**2 - np.eye(3)).max() < TOLERANCE)
-    if not is_rigid or not np.isfinite(matrix).all():
-        raise FormatError(node.path, f"{node.where}: expected a rotation, one scale and a translation")
-    return Sim3(torch.from_numpy(linear / scale), torch.from_numpy(matrix[:3, 3].copy()), scale)

@@ -17,6 +17,7 @@ from scene3d.io.s3d import read_s3d, write_s3d
 from scene3d.io.sog import named_files, read_sog, write_sog
 from scene3d.io.splat import read_splat, write_splat
 from scene3d.io.spz import read_spz, write_spz
+from scene3d.io.usd import read_usd, write_usd
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,10 @@ READERS: dict[str, Callable[[Path], Scene]] = {
     ".ksplat": read_ksplat,
     ".glb": read_gltf,
     ".gltf": read_gltf,
+    ".usdc": read_usd,
+    ".usda": read_usd,
+    ".usdz": read_usd,
+    ".usd": read_usd,
 }
 WRITERS: dict[str, Callable[[Scene, Path], None]] = {
     ".compressed.ply": write_compressed_ply,
@@ -43,6 +48,9 @@ WRITERS: dict[str, Callable[[Scene, Path], None]] = {
     ".spz": write_spz,
     ".spz.glb": write_spz_glb,
     ".glb": write_glb,
+    ".usdc": write_usd,
+    ".usda": write_usd,
+    ".usd": write_usd,
 }
 
 
