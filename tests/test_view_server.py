@@ -13,9 +13,11 @@ from browser import chromium
 from PIL import Image
 from tiny_capture import tiny_capture, tiny_scene, write_tiny_capture
 
-from scene3d.core.cameras import look_at
+from scene3d.core.cameras import Cameras, look_at
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
+from scene3d.io.camera_path import read_cameras
+from scene3d.io.registry import read_scene
 from scene3d.render.first_view import choose
 from scene3d.stages import fit
 from scene3d.view.address import free_port
@@ -82,6 +84,32 @@ def test_a_browser_sees_the_picture(viewer: Viewer):
         assert pixels.mean() > 128
         assert pixels.std() > 5
         assert all(url.startswith(("http://127.0.0.1", "blob:", "data:", "ws://127.0.0.1")) for url in outside)
+
+
+@pytest.mark.slow
+def test_buttons_collect_a_camera_path_and_send_files(viewer: Viewer, tmp_path: Path):
+    with chromium() as browser:
+        tab = browser.new_page(viewport={"width": 640, "height": 700})
+        tab.goto(f"http://127.0.0.1:{viewer.settings.port}")
+        tab.get_by_text("Camera path").click(timeout=60_000)
+        tab.get_by_role("button", name="Add this view").click()
+        for _ in range(40):
+            tab.wait_for_timeout(100)
+            if viewer.route_panel.route.keys:
+                break
+        center = Cameras(viewer.route_panel.route.keys[0].viewmat[None], torch.eye(3)[None], torch.ones(1, 2)).centers()
+        assert torch.allclose(center[0].double(), viewer.settings.view.position, atol=1e-3)
+        with tab.expect_download(timeout=60_000) as path_file:
+            tab.get_by_role("button", name="Save camera_path.json").click()
+        assert len(read_cameras(Path(path_file.value.path()))) == 240
+        assert (tmp_path / "camera_path.json").is_file()
+        viewer.panel.opacity.value = 0.5
+        with tab.expect_download(timeout=60_000) as scene_file:
+            tab.get_by_role("button", name="Download what is shown").click()
+        scene_file.value.save_as(tmp_path / "shown.ply")
+        kept = read_scene(tmp_path / "shown.ply").splats()
+        assert 0 < len(kept) < 30
+        assert bool((kept.opacities >= 0.5).all())
 
 
 class FakeViewer:

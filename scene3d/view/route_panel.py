@@ -70,7 +70,7 @@ class RoutePanel:
         self.route = replace(
             self.route, keys=keys, seconds=float(self.seconds.value), is_closed=bool(self.is_closed.value)
         )
-        self.count.content = f"{len(keys)} views" if keys else "no views yet"
+        self.count.content = f"{len(keys)} view{'s' * (len(keys) > 1)}" if keys else "no views yet"
         self.server.scene.remove_by_name(LINE)
         if len(keys) >= 2:
             points = replace(self.route, seconds=4.0).views(*SIZE).centers().numpy()
@@ -98,7 +98,7 @@ class RoutePanel:
 
     def _save(self, client: viser.ClientHandle) -> None:
         text = camera_path_json(self.route.views(*SIZE), self.route.fps)
-        client.send_file_download(FILE_NAME, text.encode())
+        client.send_file_download(FILE_NAME, text.encode(), save_immediately=True)
         if self.folder is not None:
             write_text(self.folder / FILE_NAME, text)
             client.add_notification("Saved", str(self.folder / FILE_NAME), auto_close_seconds=8.0)

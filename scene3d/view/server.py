@@ -144,7 +144,7 @@ class Viewer:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "shown.ply"
                 write_scene(scene, path)
-                event.client.send_file_download("shown.ply", path.read_bytes())
+                event.client.send_file_download("shown.ply", path.read_bytes(), save_immediately=True)
         except (Scene3dError, OSError) as error:
             event.client.add_notification("Not sent", str(error), auto_close_seconds=8.0)
 
