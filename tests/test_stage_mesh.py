@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mesh_shapes import is_closed
 from tiny_capture import write_tiny_capture
 
 from scene3d.cli import main
@@ -61,6 +62,13 @@ def test_a_capture_gives_the_views(tmp_path: Path):
     mesh = read_mesh(out)
     assert mesh.colors is not None
     assert float((mesh.vertices.norm(dim=1) - 1).abs().mean()) < 0.1
+
+
+def test_watertight_meshes_are_closed(scene_path: Path, tmp_path: Path):
+    out = tmp_path / "closed.ply"
+    options = ["--max-size", "96", "--max-views", "12", "--watertight", "--closed-resolution", "64", "--max-faces", "0"]
+    assert main(["mesh", str(scene_path), "--out", str(out), *options]) == 0
+    assert is_closed(read_mesh(out))
 
 
 def test_a_transparent_scene_says_so_and_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -91,6 +91,13 @@ def boundary_loops(mesh: Mesh) -> list[list[int]]:
     return loops
 
 
+def is_closed(mesh: Mesh) -> bool:
+    """Whether every edge belongs to exactly two faces."""
+    edges = torch.cat([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]]).sort(dim=1).values
+    counts = torch.unique(edges[:, 0] * len(mesh.vertices) + edges[:, 1], return_counts=True)[1]
+    return mesh.n_faces > 0 and bool((counts == 2).all())
+
+
 def close_holes(mesh: Mesh, max_edges: int) -> Mesh:
     """Close holes of at most `max_edges` edges by fans around their middle. Per-vertex data is dropped."""
     loops = [loop for loop in boundary_loops(mesh) if len(loop) <= max_edges] if mesh.n_faces else []

@@ -16,8 +16,9 @@ from scene3d.core.scene import Scene
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.consistency import ConsistencySettings, keep_consistent
 from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, render_views
-from scene3d.meshing.finish import FinishSettings, finish
+from scene3d.meshing.finish import FinishSettings, finish, is_closed, remove_specks
 from scene3d.meshing.fusion import FusionSettings, fuse, suggest_voxel_size
+from scene3d.meshing.poisson import close_surface
 from scene3d.meshing.texture import bake_texture, color_vertices, unwrap
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class MeshSettings:
         max_bytes: Memory of the voxels at most.
         finish: What happens to the raw surface.
         texture_size: Side of the texture, texels; 0 = colours at vertices.
+        closed_resolution: Cells a side of the Poisson surface that closes the mesh; 0 = leave it open.
     """
 
     method: Method = "tsdf"
@@ -50,6 +52,7 @@ class MeshSettings:
     max_bytes: int = 2 << 30
     finish: FinishSettings = field(default_factory=FinishSettings)
     texture_size: int = 2048
+    closed_resolution: int = 0
 
     def __post_init__(self) -> None:
         if self.texture_size and not 64 <= self.texture_size <= 16384:
@@ -72,7 +75,13 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
         views = render_views(scene, cameras, settings.views, progress.advance)
     with Progress(len(cameras), "comparing views") as progress:
         views = replace(views, depths=keep_consistent(views.depths, cameras, settings.consistency, progress.advance))
-    mesh = finish(surface(views, settings), settings.finish)
+    raw = surface(views, settings)
+    if settings.closed_resolution and raw.n_faces:
+        raw = remove_specks(raw, settings.finish.min_component)
+        raw = close_surface(raw, settings.closed_resolution, settings.max_bytes)
+    mesh = finish(raw, settings.finish)
+    if settings.closed_resolution and not is_closed(mesh):
+        raise ValueError("watertight: fewer triangles broke the closed surface. Use a larger --max-faces, or 0 for all")
     pictures = views.pictures if photos is None else photos
     if mesh.n_faces == 0:
         raise ValueError("mesh: expected a surface, got none. Use a larger voxel size, or a smaller --min-weight")

@@ -62,6 +62,10 @@ class Config:
     """Loose pieces with less than this share of the area of the largest are removed."""
     max_hole_edges: int = 60
     """Holes with at most that many edges are closed."""
+    watertight: bool = False
+    """Close the surface everywhere (Poisson): what no view shows is closed smoothly. For printing and simulation."""
+    closed_resolution: int = 256
+    """watertight: cells along each side, a multiple of 8; pieces thinner than two cells may be lost."""
     texture_size: int = 2048
     """Side of the texture, texels; 0 = colours at vertices instead. A .ply has colours at vertices always."""
     colors_from: Literal["renders", "photos"] = "renders"
@@ -119,6 +123,7 @@ def _settings(config: Config, out: Path, far: float) -> MeshSettings:
         min_weight=config.min_weight,
         max_bytes=int(config.max_memory_gb * 2**30),
         finish=FinishSettings(config.min_component, config.max_hole_edges, config.max_faces),
+        closed_resolution=config.closed_resolution if config.watertight else 0,
         texture_size=0 if out.suffix.lower() == ".ply" else config.texture_size,
     )
 
