@@ -55,9 +55,10 @@ def run(config: Config) -> None:
     view = choose(scenes[0], views_of(config.scene, capture), config.up)
     port = free_port(config.host, config.port)
     settings = ServeSettings(config.host, port, view, config.scene.resolve().parent, config.scene.name)
-    viewer = Viewer(Stock(scenes, capture, config.backend), settings)
-    print("\n".join(announcement(config.host, port, config.port)), flush=True)
+    # Whoever reads the address may ask for the end at once.
     with stop_requests() as asked:
+        viewer = Viewer(Stock(scenes, capture, config.backend), settings)
+        print("\n".join(announcement(config.host, port, config.port)), flush=True)
         while not asked():
             time.sleep(0.2)
     viewer.stop()
