@@ -65,7 +65,7 @@ class _Encoder:
 
     def __init__(self, scene: Scene, goal: Goal, judge: Judge, views: Cameras) -> None:
         self.info, self.judge, self.tune_steps = scene.info, judge, goal.tune_steps
-        self.thinned = thin(scene, goal, judge.settings, views)
+        self.thinned = thin(scene, goal, judge, views)
         self.teacher = Teacher(scene.splats(), views, judge.settings)
         self.ways = self._ways()
 

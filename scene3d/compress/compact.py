@@ -64,7 +64,7 @@ class _Encoder:
     def __init__(self, scene: Scene, goal: Goal, judge: Judge, views: Cameras) -> None:
         self.info, self.judge, self.tune_steps = scene.info, judge, goal.tune_steps
         self.teacher = Teacher(scene.splats(), views, judge.settings)
-        thinned = thin(scene, goal, judge.settings, views)
+        thinned = thin(scene, goal, judge, views)
         gaussians, weights = thinned.gaussians, thinned.weights
         if self.tune_steps:
             bound = 10 ** (-goal.fidelity_db / 10)

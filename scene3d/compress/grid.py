@@ -71,7 +71,7 @@ class _Encoder:
 
     def __init__(self, scene: Scene, goal: Goal, judge: Judge, views: Cameras, image_codec: codec.ImageCodec) -> None:
         self.info, self.judge, self.image_codec = scene.info, judge, image_codec
-        thinned = thin(scene, goal, judge.settings, views)
+        thinned = thin(scene, goal, judge, views)
         self.has_log_means = is_unbounded(thinned.gaussians.means)
         self.width = grid_width(len(thinned.gaussians))
         self.original = thinned.gaussians.select(sort_order(thinned.gaussians, self.has_log_means))

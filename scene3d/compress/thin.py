@@ -14,10 +14,11 @@ from scene3d.compress.prune import choose_sh_degrees, cut_sh, keep_heaviest, sh_
 from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
-from scene3d.render.types import RasterSettings
 
 # Shares of the error that pruning and cut coefficients may take.
 PRUNE_SHARE, CUT_SHARE = 0.15, 0.05
+# Of all weight, what is given by size and opacity alone where views are made up.
+PRIOR_SHARE = 0.2
 MAX_DECIDING_VIEWS = 8
 
 PRUNE_SHARES = (0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
@@ -96,20 +97,37 @@ class Thinned:
         return max(mean_error(self.decider, changed) - self.error, 0.0)
 
 
-def thin(scene: Scene, goal: Goal, settings: RasterSettings, views: Cameras) -> Thinned:
+def thin(scene: Scene, goal: Goal, judge: Judge, views: Cameras) -> Thinned:
     """Prune a scene and cut its harmonics, within shares of the error that the goal allows.
+
+    Where the views are made up, nothing goes: what they do not show may be seen from elsewhere.
 
     Args:
         scene: What to thin.
         goal: Its quality counts even where a size is asked for.
-        settings: How the scene is rendered.
+        judge: Its views decide nothing; tells how the scene is rendered, and whether views are made up.
         views: By which is decided.
     """
     full, bound = scene.splats(), 10 ** (-goal.fidelity_db / 10)
     step = max(1, math.ceil(len(views) / MAX_DECIDING_VIEWS))
-    decider = Judge(scene, views.select(range(0, len(views), step)))
-    weights = blend_weights(full, views, settings)
+    decider = Judge(scene, views.select(range(0, len(views), step)), worst_share=judge.worst_share)
+    weights = blend_weights(full, views, judge.settings)
+    if judge.is_made_up:
+        total = weights.sum(dim=0)
+        return Thinned(full, total + PRIOR_SHARE * total.sum() * footprint_shares(full), decider, 0.0)
     keep = prune_within(full, weights, decider, PRUNE_SHARE * bound)
     weights = weights[:, keep]
     gaussians = cut_sh_within(full.select(keep), views, weights, decider, CUT_SHARE * bound)
     return Thinned(gaussians, weights.sum(dim=0), decider, mean_error(decider, gaussians))
+
+
+def footprint_shares(gaussians: Gaussians) -> torch.Tensor:
+    """Opacity times the area of the largest ellipse through the centre, as shares of their sum. [N]
+
+    What views from anywhere may show of a Gaussian that those at hand do not.
+    """
+    ordered = gaussians.log_scales.sort(dim=1).values
+    log_areas = ordered[:, 1] + ordered[:, 2]
+    # The largest is one: no sum overflows.
+    areas = gaussians.opacities * (log_areas - (log_areas.max() if len(log_areas) else 0)).exp()
+    return areas / areas.sum().clamp_min(1e-30)
