@@ -44,9 +44,12 @@ def search(encode: Callable[[float, int | None], Attempt], goal: Goal) -> Attemp
         goal: What to reach.
     """
     best: Attempt | None = None
-    error, size = 10 ** (-goal.fidelity_db / 10), goal.target_bytes
+    error, size, last_size = 10 ** (-goal.fidelity_db / 10), goal.target_bytes, -1
     for _ in range(ATTEMPTS):
         attempt = encode(error, size)
+        if best is not None and attempt.size_bytes == last_size:
+            break  # Nothing is left to choose from.
+        last_size = attempt.size_bytes
         best = attempt if best is None or _is_better(attempt, best, goal) else best
         if goal.target_bytes is not None and size is not None:
             if NEAR_SIZE * goal.target_bytes <= attempt.size_bytes <= goal.target_bytes:

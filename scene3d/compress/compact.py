@@ -37,7 +37,7 @@ from scene3d.ops.threads import single_threaded_torch
 N_CODES, MAX_STAGES = 64, 6
 # Share of the allowed error that one masked share of the scene is worth.
 MASK_STRENGTH = 1.0
-FIELD_STEPS, FIELD_BATCH, FIELD_RATE = 1000, 4096, 1e-2
+FIELD_STEPS, FIELD_BATCH, FIELD_RATE = 800, 2048, 1e-2
 # Gaussians for each row of the finest tables.
 GAUSSIANS_PER_ROW = 8
 ROW_BITS = (8, 19)
