@@ -13,7 +13,7 @@ from scene3d.compress.judge import Judge, judge_by_cameras, judge_by_synthesis
 from scene3d.compress.methods import METHODS
 from scene3d.compress.sensitivity import measure_sensitivity, with_prior
 from scene3d.compress.viewpoints import synthesize_views
-from scene3d.core.errors import OutputError
+from scene3d.core.errors import FormatError, OutputError
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.registry import read_scene, write_scene
 from scene3d.io.s3d_container import container_bytes
@@ -177,6 +177,15 @@ def test_the_stage_keeps_every_bit_where_asked(tmp_path, scene):
     run(Config(tmp_path / "a.ply", tmp_path / "b.s3d", lossless=True))
     back = read_scene(tmp_path / "b.s3d").payload
     assert torch.equal(back.means.sort(dim=0).values, scene.payload.means.sort(dim=0).values)
+
+
+def test_an_empty_scene_is_told_unless_nothing_may_be_lost(tmp_path):
+    write_scene(Scene(blob(0)), tmp_path / "a.ply")
+    with pytest.raises(FormatError, match="holds no splats that can be drawn"):
+        run(Config(tmp_path / "a.ply", tmp_path / "b.s3d"))
+    assert not (tmp_path / "b.s3d").exists()
+    run(Config(tmp_path / "a.ply", tmp_path / "b.s3d", lossless=True))
+    assert len(read_scene(tmp_path / "b.s3d").payload) == 0
 
 
 def test_other_suffixes_and_methods_are_told_before_any_work(tmp_path):

@@ -33,6 +33,8 @@ PRIOR_SHARE = 0.2
 SEARCH_STEPS, REFINED_STEPS = 10, 4
 # Octaves of distortion by which a trial may stay below the goal and end the search.
 NEAR = 0.03
+# Trials so near to each other that steps, which are a quarter of an octave apart, are mostly the same.
+NARROW = 0.03
 MAX_LOGIT, OPACITY_LR, COLOR_LR = 8.0, 0.02, 0.01
 FINEST, COARSEST = 1e-18, 1e-5
 CHUNKS = {
@@ -181,11 +183,16 @@ def _search(encode: Callable[[float], Trial], goal: Goal, distortion: float, n_s
             else:
                 missed = trial
             distortion = _next(trial, excess, met, missed, toward, goal)
-            if not FINEST < distortion < COARSEST:
+            is_narrow = met is not None and missed is not None and _octaves(met, missed) < NARROW
+            if is_narrow or not FINEST < distortion < COARSEST:
                 break
     chosen = met or missed
     assert chosen is not None
     return chosen
+
+
+def _octaves(a: Trial, b: Trial) -> float:
+    return abs(math.log2(a.distortion / b.distortion))
 
 
 def _next(trial: Trial, excess: float, met: Trial | None, missed: Trial | None, toward: float, goal: Goal) -> float:

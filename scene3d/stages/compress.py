@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +15,14 @@ from scene3d.compress.goal import DEFAULT_SCENE_PSNR, Goal, Packed
 from scene3d.compress.judge import Judge, judge_by_cameras, judge_by_capture, judge_by_synthesis
 from scene3d.compress.methods import METHODS
 from scene3d.core.cameras import Cameras
-from scene3d.core.errors import OutputError
+from scene3d.core.errors import FormatError, OutputError
 from scene3d.core.scene import Scene
 from scene3d.io.camera_path import find_cameras, read_cameras
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene
 from scene3d.io.s3d_container import write_container
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,36 @@ def run(config: Config) -> None:
     name = "lossless" if config.lossless else config.method
     if name not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {name!r}")
-    scene = read_scene(config.scene)
-    scene.splats()  # Only splats can be compressed yet: say so before any work.
-    start = time.perf_counter()
-    judge, views = _judge(config, scene)
-    scene_psnr = judge.scene_psnr() or config.scene_psnr
     target = None if config.target_mb is None else round(config.target_mb * 1e6)
-    goal = Goal(config.max_drop_db, target, config.lossless, scene_psnr, config.tune_steps)
+    goal = Goal(config.max_drop_db, target, config.lossless, config.scene_psnr, config.tune_steps)
+    scene = read_scene(config.scene)
+    start = time.perf_counter()
+    if config.lossless:
+        # No view decides anything, and NaN may be among what is kept.
+        judge, views = None, None
+    else:
+        scene = _visible(config.scene, scene)
+        judge, views = _judge(config, scene)
+        goal = replace(goal, scene_psnr=judge.scene_psnr() or config.scene_psnr)
     packed: Packed = importlib.import_module(METHODS[name].module).compress(scene, goal, judge, views)
     write_container(packed.container, config.out)
     print(_report(config, scene, packed, goal, time.perf_counter() - start))
+
+
+def _visible(path: Path, scene: Scene) -> Scene:
+    """The scene without what cannot be drawn.
+
+    Raises:
+        FormatError: nothing is left.
+    """
+    splats = scene.splats()
+    is_finite = splats.is_finite()
+    n_left = int(is_finite.sum())
+    if n_left == 0:
+        raise FormatError(path, "holds no splats that can be drawn", remedy="--lossless keeps even such a file.")
+    if n_left < len(splats):
+        log.warning("%s: left out %d splats that hold NaN or infinity", path, len(splats) - n_left)
+    return scene if n_left == len(splats) else Scene(splats.select(is_finite), scene.info)
 
 
 def _judge(config: Config, scene: Scene) -> tuple[Judge, Cameras]:
