@@ -218,7 +218,7 @@ def test_damaged_scene_files_are_refused(tmp_path: Path):
         with pytest.raises(FormatError, match=words):
             decode_field(broken, path)
     missing = Container(container.kind, container.codec, 1, {}, container.info, container.meta)
-    with pytest.raises(FormatError, match="the chunk 'density_xy' is missing"):
+    with pytest.raises(FormatError, match="the chunk 'occupancy' is missing"):
         decode_field(missing, path)
 
 

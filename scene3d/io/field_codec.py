@@ -7,6 +7,7 @@ after the other), one for occupancy (8 cells a byte, x fastest, lowest bit first
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.errors import FormatError
-from scene3d.core.fields import DIRECTION_TERMS, FACTORS, Decoder, Field, decoder_of
+from scene3d.core.fields import DIRECTION_TERMS, FACTORS, Decoder, Field, FieldKind, decoder_of
 from scene3d.core.scene import Scene
 from scene3d.io.s3d_container import DAMAGED, Container
 
@@ -52,47 +53,100 @@ def encode_field(scene: Scene) -> Container:
     return Container(KIND, CODEC, field.n_numbers, chunks, scene.info, meta)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What the header says about a field, checked.
+
+    Attributes:
+        kind: How it is factored.
+        nodes: Along each axis.
+        ranks: Of density and of colour.
+        features: That the decoder takes.
+        hidden: Widths of its layers.
+        box: [2, 3]
+        numbers: density_scale, density_shift and step.
+        occupancy: [Z, Y, X] bool
+        path: For the texts of errors.
+    """
+
+    kind: FieldKind
+    nodes: dict[str, int]
+    ranks: list[int]
+    features: int
+    hidden: list[int]
+    box: Tensor
+    numbers: dict[str, float]
+    occupancy: Tensor | None
+    path: Path
+
+    def factors(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """Label, name and shape of each factor, in the order of Field.factors()."""
+        return [
+            (label, name, (*(self.nodes[axis] for axis in reversed(name)), rank))
+            for label, rank in zip(("density", "color"), self.ranks, strict=True)
+            for name in FACTORS[self.kind]
+        ]
+
+    def decoder_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of Decoder.tensors()."""
+        n_sums = self.ranks[1] * (3 if self.kind == "vm" else 1)
+        first, second = self.hidden
+        inputs = 5 * self.features + DIRECTION_TERMS
+        return [(n_sums, self.features), (inputs, first), (first, second), (second, 3), (first,), (second,), (3,)]
+
+    def field(self, factors: tuple[Tensor, ...], decoder: Decoder) -> Field:
+        """The field of these values.
+
+        Raises:
+            FormatError: they are not those of a field.
+        """
+        n = len(factors) // 2
+        try:
+            return Field(
+                kind=self.kind,
+                box=self.box,
+                density=factors[:n],
+                color=factors[n:],
+                decoder=decoder,
+                occupancy=self.occupancy,
+                **self.numbers,
+            )
+        except ValueError as error:
+            raise FormatError(self.path, str(error), remedy=DAMAGED) from error
+
+
+def read_layout(container: Container, path: Path) -> Layout:
+    """Read and check the header of a field.
+
+    Raises:
+        FormatError: a size is out of range.
+    """
+    meta = _Meta(container.meta, path)
+    kind = container.meta.get("kind")
+    if kind not in FACTORS:
+        raise FormatError(path, f"holds a field of the kind {kind!r}, expected one of {', '.join(FACTORS)}")
+    return Layout(
+        kind,
+        dict(zip("xyz", meta.integers("nodes", 3, MAX_NODES), strict=True)),
+        meta.integers("ranks", 2, MAX_WIDTH),
+        meta.integer("features", MAX_WIDTH),
+        meta.integers("hidden", 2, MAX_WIDTH),
+        torch.tensor(meta.numbers("box"), dtype=torch.float32).reshape(2, 3),
+        {name: meta.number(name) for name in ("density_scale", "density_shift", "step")},
+        _occupancy(container, meta, path),
+        path,
+    )
+
+
 def decode_field(container: Container, path: Path) -> Field:
     """The field of a container.
 
     Raises:
         FormatError: a size is out of range or does not agree with the bytes that are there.
     """
-    meta = _Meta(container.meta, path)
-    kind = container.meta.get("kind")
-    if kind not in FACTORS:
-        raise FormatError(path, f"holds a field of the kind {kind!r}, expected one of {', '.join(FACTORS)}")
-    nodes = dict(zip("xyz", meta.integers("nodes", 3, MAX_NODES), strict=True))
-    ranks, hidden = meta.integers("ranks", 2, MAX_WIDTH), meta.integers("hidden", 2, MAX_WIDTH)
-    features = meta.integer("features", MAX_WIDTH)
-    factors = []
-    for label, rank in zip(("density", "color"), ranks, strict=True):
-        for name in FACTORS[kind]:
-            shape = (*(nodes[axis] for axis in reversed(name)), rank)
-            factors.append(_tensor(container, f"{label}_{name}", [shape], path)[0])
-    n_sums = ranks[1] * (3 if kind == "vm" else 1)
-    n = len(factors) // 2
-    try:
-        return Field(
-            kind=kind,
-            box=torch.tensor(meta.numbers("box"), dtype=torch.float32).reshape(2, 3),
-            density=tuple(factors[:n]),
-            color=tuple(factors[n:]),
-            decoder=_decoder(container, n_sums, features, hidden, path),
-            density_scale=meta.number("density_scale"),
-            density_shift=meta.number("density_shift"),
-            step=meta.number("step"),
-            occupancy=_occupancy(container, meta, path),
-        )
-    except ValueError as error:
-        raise FormatError(path, str(error), remedy=DAMAGED) from error
-
-
-def _decoder(container: Container, n_sums: int, features: int, hidden: list[int], path: Path) -> Decoder:
-    inputs = 5 * features + DIRECTION_TERMS
-    shapes: list[tuple[int, ...]] = [(n_sums, features), (inputs, hidden[0]), (hidden[0], hidden[1]), (hidden[1], 3)]
-    shapes += [(hidden[0],), (hidden[1],), (3,)]
-    return decoder_of(_tensor(container, "decoder", shapes, path))
+    layout = read_layout(container, path)
+    factors = [_tensors(container, f"{label}_{name}", [shape], path)[0] for label, name, shape in layout.factors()]
+    return layout.field(tuple(factors), decoder_of(_tensors(container, "decoder", layout.decoder_shapes(), path)))
 
 
 def _occupancy(container: Container, meta: _Meta, path: Path) -> Tensor | None:
@@ -105,7 +159,7 @@ def _occupancy(container: Container, meta: _Meta, path: Path) -> Tensor | None:
     n_bytes = (n + 7) // 8
     try:
         # One byte more than expected is enough to see that there is too much.
-        data = zlib.decompressobj().decompress(_chunk(container, "occupancy", path), n_bytes + 1)
+        data = zlib.decompressobj().decompress(chunk_of(container, "occupancy", path), n_bytes + 1)
     except zlib.error as error:
         raise FormatError(path, f"the chunk 'occupancy' cannot be inflated ({error})", remedy=DAMAGED) from error
     if len(data) != n_bytes:
@@ -118,15 +172,20 @@ def _bytes(value: Tensor) -> bytes:
     return value.contiguous().numpy().astype("<f4").tobytes()
 
 
-def _chunk(container: Container, name: str, path: Path) -> bytes:
+def chunk_of(container: Container, name: str, path: Path) -> bytes:
+    """A chunk that must be there.
+
+    Raises:
+        FormatError: it is not.
+    """
     if name not in container.chunks:
         raise FormatError(path, f"the chunk {name!r} is missing", remedy=DAMAGED)
     return container.chunks[name]
 
 
-def _tensor(container: Container, name: str, shapes: list[tuple[int, ...]], path: Path) -> list[Tensor]:
+def _tensors(container: Container, name: str, shapes: list[tuple[int, ...]], path: Path) -> list[Tensor]:
     """Tensors of these shapes, one after the other in a chunk."""
-    data = _chunk(container, name, path)
+    data = chunk_of(container, name, path)
     sizes = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]
     if len(data) != 4 * sum(sizes):
         raise FormatError(path, f"expected {4 * sum(sizes)} bytes of {name!r}, got {len(data)}", remedy=DAMAGED)

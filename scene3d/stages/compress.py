@@ -21,6 +21,7 @@ from scene3d.io.camera_path import find_cameras, read_cameras
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene
 from scene3d.io.s3d_container import write_container
+from scene3d.stages import compress_field
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,9 @@ def run(config: Config) -> None:
     goal = Goal(config.max_drop_db, target, config.lossless, config.scene_psnr, config.tune_steps)
     scene = read_scene(config.scene)
     start = time.perf_counter()
+    if "splats" not in scene.capabilities:
+        compress_field.run(scene, config.scene, config.out, goal, _field_views(config))
+        return
     if config.lossless:
         # No view decides anything, and NaN may be among what is kept.
         judge, views = None, None
@@ -94,6 +98,15 @@ def _visible(path: Path, scene: Scene) -> Scene:
     if n_left < len(splats):
         log.warning("%s: left out %d splats that hold NaN or infinity", path, len(splats) - n_left)
     return scene if n_left == len(splats) else Scene(splats.select(is_finite), scene.info)
+
+
+def _field_views(config: Config) -> Cameras | None:
+    if config.capture is not None:
+        options = CaptureOptions(data_factor=config.data_factor, test_every=config.test_every)
+        capture = read_capture(config.capture, options)
+        return capture.cameras.select(capture.train)
+    cameras = _cameras(config)
+    return None if cameras is None else read_cameras(cameras)
 
 
 def _judge(config: Config, scene: Scene) -> tuple[Judge, Cameras]:

@@ -1,0 +1,96 @@
+"""Rounded fields: what comes back is near, empty nodes are not stored, goals are met, damaged files are refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from field_scenes import random_field
+
+from scene3d.compress.field_pack import pack_field
+from scene3d.compress.goal import Goal
+from scene3d.core.errors import FormatError
+from scene3d.core.scene import Scene
+from scene3d.io.field_steps import Steps, decode_steps, encode_steps, used_nodes
+from scene3d.io.registry import read_scene
+from scene3d.io.s3d_container import container_bytes, write_container
+from scene3d.ops.occupancy import cell_centers
+from scene3d.render.density import density_at
+from scene3d.render.field_cpu import is_available
+
+if not is_available():
+    pytest.skip("the native module is not built", allow_module_level=True)
+
+FINE = Steps(1e-3, 1e-3)
+
+
+def scene_of(kind: str = "vm", has_occupancy: bool = True) -> Scene:
+    return Scene(random_field(kind, has_occupancy=has_occupancy).to(dtype=torch.float32))
+
+
+@pytest.mark.parametrize("kind", ["vm", "cp"])
+def test_density_comes_back_within_the_steps(kind: str):
+    scene = scene_of(kind)
+    back = Scene(decode_steps(encode_steps(scene, FINE), Path()))
+    cells = scene.field().occupancy
+    points = cell_centers(tuple(cells.shape), scene.field().box)[cells]
+    before, after = density_at(scene.field(), points), density_at(back.field(), points)
+    assert (before - after).abs().max() < 0.1 * before.max()
+    assert not torch.equal(before, after)
+
+
+def test_coarser_steps_make_smaller_files_and_larger_errors():
+    scene, sizes, errors = scene_of(), [], []
+    for step in (0.01, 0.1, 1.0):
+        container = encode_steps(scene, Steps(step, step))
+        back = decode_steps(container, Path())
+        pairs = zip(scene.field().density[3:], back.density[3:], strict=True)
+        sizes.append(len(container_bytes(container)))
+        errors.append(max(float((a - b).abs().max()) for a, b in pairs))
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert errors[0] < errors[1] < errors[2]
+
+
+def test_nodes_of_occupied_cells_are_used_and_others_are_not():
+    cells = torch.zeros(4, 5, 6, dtype=torch.bool)
+    cells[1, 2, 3] = True
+    plane = used_nodes(cells, torch.Size((9, 13)), "xy")
+    rows, columns = plane.any(dim=1).nonzero()[:, 0].tolist(), plane.any(dim=0).nonzero()[:, 0].tolist()
+    # Row cells span 8 / 5 nodes, column cells 12 / 6.
+    assert rows == [3, 4, 5]
+    assert columns == [6, 7, 8]
+    assert used_nodes(cells, torch.Size((7,)), "z").all()
+    assert used_nodes(None, torch.Size((9, 13)), "xy").all()
+
+
+def test_goals_are_met_and_the_file_is_read_as_any_scene(tmp_path: Path):
+    scene = scene_of()
+    packed = pack_field(scene, Goal(max_drop_db=0.2, scene_psnr=30))
+    assert packed.fidelity_db >= Goal(max_drop_db=0.2, scene_psnr=30).fidelity_db
+    smaller = pack_field(scene, Goal(target_bytes=packed.size_bytes - 500))
+    assert smaller.size_bytes <= packed.size_bytes - 500
+    assert smaller.fidelity_db < packed.fidelity_db
+    assert "out of reach" in pack_field(scene, Goal(target_bytes=1000)).remark
+    write_container(packed.container, tmp_path / "a.s3d")
+    back = read_scene(tmp_path / "a.s3d").field()
+    assert torch.equal(back.occupancy, scene.field().occupancy)
+    assert (tmp_path / "a.s3d").stat().st_size == packed.size_bytes
+
+
+def test_damaged_rounded_fields_are_refused(tmp_path: Path):
+    container = encode_steps(scene_of(), FINE)
+    for name, value, words in (
+        ("bits", 3, "bits: expected a table"),
+        ("bits", {}, "bits of 'density_xy': expected 1 to 16, got None"),
+        ("nodes", [16000, 16000, 16000], "has not the bytes for them"),
+        ("hidden", [32, 48], "bytes of 'decoder'"),
+    ):
+        broken = replace(container, meta={**json.loads(json.dumps(container.meta)), name: value})
+        with pytest.raises(FormatError, match=words):
+            decode_steps(broken, tmp_path / "b.s3d")
+    short = replace(container, chunks={**container.chunks, "density_xy": b"123"})
+    with pytest.raises(FormatError, match="at least 32 bytes of 'density_xy', got 3"):
+        decode_steps(short, tmp_path / "b.s3d")
