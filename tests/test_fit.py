@@ -253,6 +253,7 @@ def test_command_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixture
     stage.run(config_of(tmp_path, folder, strategy=stage.StrategyConfig(name="mcmc", cap_max=500)))
     out = tmp_path / "fit"
     assert sorted(p.name for p in out.iterdir()) == [
+        "cameras.json",
         "checkpoint.pt",
         "config.json",
         "log.jsonl",
