@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_capture import tiny_capture, tiny_scene, write_tiny_capture
 
+import scene3d
 from scene3d.core.errors import FormatError
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
@@ -132,7 +133,7 @@ def test_killed_command_resumes_to_the_same_bytes(tmp_path: Path):
     command = [sys.executable, "-m", "scene3d", "fit", str(folder), "--max-steps", "400", "--checkpoint-every", "20"]
     command += ["--preset", "fast", "--strategy.cap-max", "300", "--init", str(tmp_path / "init.ply")]
     write_scene(Scene(first()), tmp_path / "init.ply")
-    root = Path(__file__).resolve().parents[1]
+    root = Path(scene3d.__file__).resolve().parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     killed = tmp_path / "killed"
     process = subprocess.Popen([*command, "--out", str(killed)], cwd=tmp_path, env=environment)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_scenes import blob, views_around
 
 from scene3d.compress import compact
 from scene3d.compress.distill import Teacher
@@ -16,7 +17,6 @@ from scene3d.io.registry import read_scene
 from scene3d.io.s3d_container import write_container
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
-from tests.small_scenes import blob, views_around
 
 
 @pytest.fixture(autouse=True)

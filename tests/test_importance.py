@@ -1,11 +1,11 @@
 """Blend weights and sensitivities against what they stand for."""
 
 import torch
+from small_scenes import blob, views_around
 
 from scene3d.compress.importance import blend_weights, sensitivities
 from scene3d.core.gaussians import Gaussians
 from scene3d.render.rasterize import rasterize
-from tests.small_scenes import blob, views_around
 
 
 def test_weights_of_all_gaussians_sum_to_alpha() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_scenes import blob, views_around
 
 from scene3d.compress.distill import Leaf, Teacher, compensate, distill
 from scene3d.compress.importance import blend_weights
@@ -9,7 +10,6 @@ from scene3d.compress.prune import choose_sh_degrees, cut_sh, keep_heaviest, sh_
 from scene3d.core.gaussians import Gaussians
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
-from tests.small_scenes import blob, views_around
 
 
 def squared_error(a: Gaussians, b: Gaussians) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_scenes import blob, views_around
 
 from scene3d.compress import codebook
 from scene3d.compress.codebook_fit import CodebookSettings, fit_codebooks
@@ -26,7 +27,6 @@ from scene3d.io.s3d_codebook import (
 )
 from scene3d.io.s3d_container import Container, write_container
 from scene3d.render.types import RasterSettings
-from tests.small_scenes import blob, views_around
 
 PATH = Path("a.s3d")
 

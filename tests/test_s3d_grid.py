@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_scenes import blob, views_around
 
 from scene3d.compress import grid
 from scene3d.compress.distill import Teacher
@@ -18,7 +19,6 @@ from scene3d.io.s3d_container import Container, write_container
 from scene3d.io.s3d_grid import Levels, decode_grid, encode_grid, from_grid_rows, grid_rows, to_levels
 from scene3d.ops.grid_sort import grid_width
 from scene3d.render.types import RasterSettings
-from tests.small_scenes import blob, views_around
 
 PATH = Path("a.s3d")
 

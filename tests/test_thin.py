@@ -1,13 +1,13 @@
 """Thinning keeps to its share of the error, and its hands off what made-up views cannot know."""
 
 import torch
+from small_scenes import blob, views_around
 
 from scene3d.compress.goal import Goal
 from scene3d.compress.judge import Judge
 from scene3d.compress.thin import PRUNE_SHARE, cut_sh_within, footprint_shares, mean_error, prune_within, thin
 from scene3d.core.gaussians import Gaussians, cat
 from scene3d.core.scene import Scene
-from tests.small_scenes import blob, views_around
 
 
 def with_hidden() -> Gaussians:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from scene3d import _cpu
 from scene3d.recon.field_state import FieldState
+from scene3d.render import cpu
 
 # Gradients of a mean over rays are tiny: 1e-8 would hide them.
 EPS = 1e-15
@@ -17,7 +17,7 @@ def step_factors(state: FieldState, lr: float, l1: float, betas: tuple[float, fl
     for i, (value, grad, (mean, square), marks) in enumerate(rows):
         pull = l1 / value.numel() if i < n_density else 0.0
         constants = [*betas, EPS]
-        n_bad += _cpu.field_adam(
+        n_bad += cpu.native().field_adam(
             value, grad, mean, square, marks, value.shape[-2], value.shape[-1], lr, pull, state.since_growth, constants
         )
     return n_bad
