@@ -41,6 +41,16 @@ def test_resolution_needs_one_fraction_per_scale():
         ResolutionSettings((4, 2), (0.5,))
 
 
+def test_small_photos_are_left_after_some_steps_in_long_runs():
+    resolution = ResolutionSettings((4, 2), (0.25, 0.5), (100, 300))
+    assert [schedule.scale_at(resolution, 0.01, step) for step in (0, 99, 100, 299, 300)] == [4, 4, 2, 2, 1]
+
+
+def test_scales_without_a_limit_are_refused():
+    with pytest.raises(ValueError, match="most_steps"):
+        ResolutionSettings((8, 4, 2), (0.1, 0.2, 0.3))
+
+
 def test_clock_leads_where_it_is_ahead_of_the_steps():
     settings = FitSettings(max_steps=100, time_limit=10.0)
     assert schedule.run_fraction(settings, 10, 5.0) == 0.5

@@ -168,7 +168,7 @@ class _Run:
         state, settings = self.state, self.settings
         state.adam.raise_sh_degree(schedule.sh_degree_at(settings, state.fraction))
         position = state.next_view()
-        scale = schedule.scale_at(settings.resolution, state.fraction)
+        scale = schedule.scale_at(settings.resolution, state.fraction, state.step)
         self.photos.prefetch([self.capture.train[i] for i in state.coming_views(N_AHEAD)], scale)
         outcome = self._descend(position, scale)
         self._note_loss(outcome.loss)
@@ -281,7 +281,7 @@ class _Run:
 
     def _log(self, result: Validation | None) -> None:
         state = self.state
-        scale = schedule.scale_at(self.settings.resolution, state.fraction)
+        scale = schedule.scale_at(self.settings.resolution, state.fraction, state.step)
         scores = (None, None) if result is None else (result.psnr, result.cc_psnr)
         self.hooks.log(LogLine(state.step, state.seconds, self.loss, len(state.adam), scale, *scores))
 

@@ -80,7 +80,7 @@ def forecast(capture: Capture, n_start: int, settings: FitSettings, cost: CostMo
     counts = [max(n_start, count_limit(settings.strategy, fraction, n_start)) for fraction in fractions]
     total = 0.0
     for fraction, count in zip(fractions, counts, strict=True):
-        scale = schedule.scale_at(settings.resolution, fraction)
+        scale = schedule.scale_at(settings.resolution, fraction, int(fraction * settings.max_steps))
         size = reduced_size(width, height, scale) if scale > 1 else (width, height)
         total += cost.step_seconds(count, size[0] * size[1])
     seconds = total / N_FRACTIONS * settings.max_steps

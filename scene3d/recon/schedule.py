@@ -36,9 +36,10 @@ def sh_degree_at(settings: FitSettings, fraction: float) -> int:
     return min(settings.sh_degree, int(fraction / settings.sh_every + 1e-9))
 
 
-def scale_at(resolution: ResolutionSettings, fraction: float) -> int:
-    """Divisor of the image size."""
-    for scale, until in zip(resolution.scales, resolution.until, strict=True):
-        if fraction < until:
+def scale_at(resolution: ResolutionSettings, fraction: float, step: int = 0) -> int:
+    """Divisor of the image size at a fraction of the run that has taken `step` steps."""
+    limits = resolution.most_steps[: len(resolution.scales)]
+    for scale, until, most in zip(resolution.scales, resolution.until, limits, strict=True):
+        if fraction < until and step < most:
             return scale
     return 1

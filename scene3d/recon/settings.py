@@ -88,14 +88,19 @@ class ResolutionSettings:
     Attributes:
         scales: Divisors of the image size, falling.
         until: Rising fractions of the run, as many as scales.
+        most_steps: No scale lasts beyond this step, however long the run: thousands of steps on small photos make
+            Gaussians that fit those and nothing else.
     """
 
     scales: tuple[int, ...] = ()
     until: tuple[float, ...] = ()
+    most_steps: tuple[int, ...] = (1000, 3000)
 
     def __post_init__(self) -> None:
         if len(self.scales) != len(self.until):
             raise ValueError(f"until: expected {len(self.scales)} fractions, one per scale, got {len(self.until)}")
+        if len(self.scales) > len(self.most_steps):
+            raise ValueError(f"most_steps: expected {len(self.scales)} numbers of steps, got {len(self.most_steps)}")
 
 
 @dataclass(frozen=True)
