@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from comparison import ALL, EVERY_IMAGE, Losses, assert_close_image, compare
+from emulation import load_emulated
 from hypothesis import given, settings
 from strategies import cameras, front_camera, one_gaussian, random_gaussians, ring_of_cameras, scenes, with_gradients
 from torch import Tensor
@@ -24,7 +25,7 @@ from scene3d.render import cpu, cuda
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings, Render
 
-emulated = pytest.importorskip("scene3d._cuda_emulated", reason="scene3d._cuda_emulated is not built")
+emulated = load_emulated()
 _cpu = pytest.importorskip("scene3d._cpu", reason="scene3d._cpu is not built")
 
 F32 = torch.float32

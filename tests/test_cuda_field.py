@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from emulation import load_emulated
 from field_scenes import random_field, random_rays
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from scene3d.ops import cuda_call
 from scene3d.render import field, field_cuda, field_reference
 from scene3d.render.field_march import SMOOTH, USUAL, MarchSettings, RaySums
 
-emulated = pytest.importorskip("scene3d._cuda_emulated", reason="scene3d._cuda_emulated is not built")
+emulated = load_emulated()
 
 KINDS = ("vm", "cp")
 # A sample within rounding of a cell's border may fall to either side: few rays differ by a sample.

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from emulation import load_emulated
 from tiny_capture import tiny_capture, tiny_scene
 
 from scene3d.ops import cuda_call
@@ -13,7 +14,7 @@ from scene3d.recon.fit import Hooks, LogLine, fit
 from scene3d.recon.settings import FitSettings, LearningRates, ResolutionSettings, StrategySettings
 from scene3d.render import backends, cuda
 
-emulated = pytest.importorskip("scene3d._cuda_emulated", reason="scene3d._cuda_emulated is not built")
+emulated = load_emulated()
 pytest.importorskip("scene3d._cpu", reason="scene3d._cpu is not built")
 
 SCENE = tiny_scene()

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from emulation import load_emulated
 from torch import Tensor
 
 from scene3d.ops import adam, cuda_call, image, knn, mcmc_noise
 from scene3d.render import loss
 
-emulated = pytest.importorskip("scene3d._cuda_emulated", reason="scene3d._cuda_emulated is not built")
+emulated = load_emulated()
 pytest.importorskip("scene3d._cpu", reason="scene3d._cpu is not built")
 
 VALUE_ERROR = 2e-6  # Of float32 blurs of values near 1.

@@ -30,7 +30,7 @@ def pip_calls(quickstart: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[l
     """Every program that would be run; all of them succeed."""
     calls: list[list[str]] = []
 
-    def call(*command, quiet=False, folder=ROOT):
+    def call(*command, quiet=False, folder=ROOT, variables=None):
         calls.append([str(word) for word in command])
         return 0
 
@@ -114,14 +114,34 @@ def test_same_sources_are_not_installed_again_but_new_extras_are(
     monkeypatch.setattr(quickstart, "digest", lambda root, names: "abc")
     answers = {"import": ""}
     monkeypatch.setattr(quickstart, "ask", lambda python, code: answers["import"])
-    quickstart.install_package(Path("python"), tmp_path, ())
+    quickstart.install_package(Path("python"), tmp_path, "demo")
     answers["import"] = "1"
-    quickstart.install_package(Path("python"), tmp_path, ())
-    quickstart.install_package(Path("python"), tmp_path, ("test",))
-    quickstart.install_package(Path("python"), tmp_path, ())
+    quickstart.install_package(Path("python"), tmp_path, "demo")
+    quickstart.install_package(Path("python"), tmp_path, "lint")
+    quickstart.install_package(Path("python"), tmp_path, "demo")
     monkeypatch.setattr(quickstart, "digest", lambda root, names: "def")
-    quickstart.install_package(Path("python"), tmp_path, ())
-    assert [call[-1] for call in pip_calls] == [str(ROOT), "scene3d[test]", f"{ROOT}[test]"]
+    quickstart.install_package(Path("python"), tmp_path, "demo")
+    assert [call[-1] for call in pip_calls] == [str(ROOT), "scene3d[dev,test]", f"{ROOT}[dev,test]"]
+
+
+def test_kernels_on_the_host_are_built_for_tests_and_stay(
+    quickstart: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    calls: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setattr(quickstart, "find_compiler", lambda: "c++")
+    monkeypatch.setattr(quickstart, "ask", lambda python, code: "1")
+    monkeypatch.setattr(quickstart, "digest", lambda root, names: "abc")
+    monkeypatch.setattr(quickstart, "call", lambda *command, variables: calls.append((command[-1], variables)) or 0)
+    for command in ("demo", "test", "demo", "test"):
+        quickstart.install_package(Path("python"), tmp_path, command)
+    assert calls == [(str(ROOT), {}), (f"{ROOT}[mesh,test]", {"SCENE3D_EMULATION": "ON"})]
+
+
+def test_tests_may_not_miss_the_kernels_on_the_host(quickstart: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    given: list[dict[str, str]] = []
+    monkeypatch.setattr(quickstart, "call", lambda *command, folder, variables: given.append(variables) or 0)
+    assert quickstart.run_tests(quickstart.Steps(), Path("venv"), []) == 0
+    assert given == [{"SCENE3D_EMULATION": "ON"}]
 
 
 def test_failed_installation_leaves_no_record(quickstart: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -129,7 +149,7 @@ def test_failed_installation_leaves_no_record(quickstart: ModuleType, monkeypatc
     monkeypatch.setattr(quickstart, "ask", lambda python, code: "")
     monkeypatch.setattr(quickstart, "call", lambda *command, **options: 1)
     with pytest.raises(SystemExit, match="could not be installed"):
-        quickstart.install_package(Path("python"), tmp_path, ())
+        quickstart.install_package(Path("python"), tmp_path, "demo")
     assert list(tmp_path.iterdir()) == []
 
 

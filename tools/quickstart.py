@@ -33,6 +33,8 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 SOURCES = ("pyproject.toml", "README.md", "scene3d", "cuda", "data/sample")
 NO_SOURCES = (".so", ".pyd", ".dylib", ".pyc")
 EXTRAS = {"demo": (), "test": ("mesh", "test"), "lint": ("test", "dev")}
+# For tests the CUDA kernels are also built to run on the host, and tests fail where that module is missing.
+VARIABLES = {"test": {"SCENE3D_EMULATION": "ON"}}
 LINTERS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
@@ -70,7 +72,7 @@ def main(argv=None):
     try:
         python = steps.run("virtual environment", make_venv, options.venv)
         steps.run("torch", install_torch, python, options.cuda)
-        steps.run("scene3d", install_package, python, options.venv, EXTRAS[options.command])
+        steps.run("scene3d", install_package, python, options.venv, options.command)
         code = COMMANDS[options.command](steps, options.venv, rest)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from there", file=sys.stderr)
@@ -160,13 +162,16 @@ def torch_arguments(requirement, cuda, system=None):
     return [requirement, "--extra-index-url", CPU_INDEX]
 
 
-def install_package(python, venv, extras):
-    """Build and install scene3d with `extras` unless the same sources are installed already."""
+def install_package(python, venv, command):
+    """Build and install scene3d with what a command needs, unless the same sources are installed already."""
+    extras = EXTRAS[command]
     record = venv / "scene3d-quickstart.json"
     installed = read_record(record)
     sources = digest(ROOT, SOURCES)
     missing = sorted(set(extras) - set(installed.get("extras", ())))
-    is_fresh = installed.get("sources") == sources and ask(python, "import scene3d._cpu; print(1)") == "1"
+    variables = {**installed.get("variables", {}), **VARIABLES.get(command, {})}
+    is_fresh = installed.get("sources") == sources and installed.get("variables", {}) == variables
+    is_fresh = is_fresh and ask(python, "import scene3d._cpu; print(1)") == "1"
     if is_fresh and not missing:
         print("   there already, and the sources have not changed")
         return
@@ -174,10 +179,11 @@ def install_package(python, venv, extras):
     target = f"scene3d[{','.join(missing)}]" if is_fresh else package_target(extras, installed)
     if not is_fresh:
         check_compiler(find_compiler())
-    if call(python, "-m", "pip", "install", *pip_quiet(), target) != 0:
+    if call(python, "-m", "pip", "install", *pip_quiet(), target, variables=variables) != 0:
         raise SystemExit("scene3d could not be installed; the lines above say why")
     extras = sorted({*extras, *installed.get("extras", ())})
-    record.write_text(json.dumps({"sources": sources, "extras": extras}), encoding="utf-8")
+    found = {"sources": sources, "extras": extras, "variables": variables}
+    record.write_text(json.dumps(found), encoding="utf-8")
 
 
 def package_target(extras, installed):
@@ -252,7 +258,8 @@ def run_tests(steps, venv, rest):
     elsewhere = ROOT / "build" / "tests"
     elsewhere.mkdir(parents=True, exist_ok=True)
     arguments = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(ROOT / "tests"), *rest]
-    return steps.run("tests", call, venv_program(venv, "pytest"), *arguments, folder=elsewhere)
+    program = venv_program(venv, "pytest")
+    return steps.run("tests", call, program, *arguments, folder=elsewhere, variables=VARIABLES["test"])
 
 
 def run_linters(steps, venv, rest):
@@ -270,12 +277,15 @@ def ask(python, code):
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
-def call(*command, quiet=False, folder=ROOT):
+def call(*command, quiet=False, folder=ROOT, variables=None):
     """Run a program in the source folder, show what it prints, and return its exit code."""
     output = subprocess.DEVNULL if quiet else None
     sys.stdout.flush()
     words = [str(word) for word in command]
-    return subprocess.call(words, cwd=str(folder), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    environment = {**os.environ, **(variables or {})}
+    return subprocess.call(
+        words, cwd=str(folder), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+    )
 
 
 COMMANDS = {"demo": run_demo, "test": run_tests, "lint": run_linters}

@@ -1,7 +1,7 @@
 # scene3d._cuda, and the same kernels on the host for tests.
 #
 # Compiling for all GPUs takes minutes, so AUTO does it only where the result can run: nvcc is found and a GPU is there.
-# SCENE3D_CUDA in the environment says the same as the option of that name, for `pip install .`.
+# SCENE3D_CUDA and SCENE3D_EMULATION in the environment say the same as the options of those names, for `pip install .`.
 file(GLOB gpu_kernels CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/gpu/*.cu)
 file(GLOB gpu_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/gpu/*.cpp)
 list(FILTER gpu_sources EXCLUDE REGEX "emulation\\.cpp$")
@@ -38,7 +38,12 @@ if(wants_cuda)
   install(TARGETS _cuda LIBRARY DESTINATION scene3d)
 endif()
 
-if(SCENE3D_EMULATION AND UNIX)
+if(DEFINED ENV{SCENE3D_EMULATION})
+  set(wants_emulation $ENV{SCENE3D_EMULATION})
+else()
+  set(wants_emulation ${SCENE3D_EMULATION})
+endif()
+if(wants_emulation AND UNIX)
   set(emulated)
   foreach(kernel ${gpu_kernels})
     get_filename_component(name ${kernel} NAME_WE)
