@@ -100,9 +100,7 @@ def _guarded(action: Callable[[], None], shows_traceback: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except KeyboardInterrupt:
-        print(
-            "\nscene3d: interrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr
-        )
+        print(INTERRUPTED, file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
         message = _message(error)

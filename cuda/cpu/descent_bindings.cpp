@@ -107,7 +107,6 @@ double step(Descent& self, const CallSettings& s, Photo<T> photo, std::optional<
 
 }  // namespace
 
-#define FIXED nb::arg().noconvert()
 
 void bind_descent(nb::module_& m) {
   nb::class_<Rates>(m, "DescentRates")

@@ -8,6 +8,9 @@
 #include "cpu/raster_call.h"
 #include "math/sh.h"
 
+// An argument that nanobind must take as it is: a converted copy would be written to in vain.
+#define FIXED nb::arg().noconvert()
+
 namespace scene3d {
 
 template <class T>

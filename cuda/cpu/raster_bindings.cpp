@@ -51,7 +51,6 @@ struct Grads {
   }
 };
 
-#define FIXED nb::arg().noconvert()
 
 template <class T>
 void bind_arrays(nb::module_& m, const char* suffix) {

@@ -69,11 +69,6 @@ def load(path: Path, capture: Capture, settings: FitSettings) -> FitState:
         raise FormatError(path, f"checkpoint is incomplete ({error})", remedy=START_AFRESH) from error
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """The settings of the run a checkpoint belongs to, as plain data."""
-    return dict(json.loads(read(path)["settings"]))
-
-
 _PLAIN_FIELDS = ("order", "position", "step", "seconds", "fraction", "n_start", "n_dropped", "n_skipped")
 
 

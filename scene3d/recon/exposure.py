@@ -38,10 +38,6 @@ class Exposure:
         transforms = torch.eye(3, 4).repeat(n_photos, 1, 1)
         return cls(kind, transforms, torch.zeros(n_photos, 3, 4), torch.zeros(n_photos, 3, 4), torch.zeros(n_photos))
 
-    def leaf(self, view: int) -> Tensor:
-        """The transform of one photo, to be differentiated. [3, 4]"""
-        return self.transforms[view].clone().requires_grad_()
-
     def step(self, view: int, grad: Tensor, lr: float) -> None:
         """One step of Adam on the transform of one photo. grad [3, 4]"""
         if self.kind == "gain":

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.gaussians import Gaussians
-from scene3d.render.types import RasterSettings, RasterStats, Render
+from scene3d.render.types import RasterSettings, RasterStats, Render, image_widths, render_of_images
 
 try:
     from scene3d import _cpu
@@ -100,19 +100,8 @@ def _rasterize(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings,
         )
     call = _Call(gaussians, cameras, settings, cutoff)
     images = _Rasterize.apply(call, *(p.contiguous() for p in gaussians.params().values()), cameras.viewmats)
-    rgb, alpha, weighted_depth, median, normals = images
-    depth = None
-    if settings.with_depth:
-        depth = torch.where(alpha > 0, weighted_depth / alpha.clamp_min(torch.finfo(alpha.dtype).tiny), 0.0)
     stats = RasterStats(call.radii, call.grad2d, call.n_culled_nonfinite)
-    return Render(
-        rgb,
-        alpha,
-        depth,
-        median if settings.with_depth else None,
-        normals if settings.with_normals else None,
-        stats,
-    )
+    return render_of_images(images, settings, stats)
 
 
 class _Call:
@@ -136,8 +125,7 @@ class _Call:
 
 def _images(call: _Call, dtype: torch.dtype) -> list[Tensor]:
     shape = (len(call.views), call.height, call.width)
-    widths = (3, 1, 1, 1, 3) if call.with_extra else (3, 1, 0, 0, 0)
-    return [torch.empty(*shape, w, dtype=dtype) for w in widths]
+    return [torch.empty(*shape, w, dtype=dtype) for w in image_widths(call.with_extra)]
 
 
 def _native(name: str, dtype: torch.dtype) -> Any:

@@ -17,7 +17,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.gaussians import Gaussians
 from scene3d.ops import cuda_call
-from scene3d.render.types import RasterSettings, RasterStats, Render
+from scene3d.render.types import RasterSettings, RasterStats, Render, image_widths, render_of_images
 
 
 def why_unavailable() -> str | None:
@@ -60,19 +60,8 @@ def rasterize_with(
         )
     call = _Call(module, gaussians, cameras, settings, memory_limit)
     images = _Rasterize.apply(call, *(p.contiguous() for p in gaussians.params().values()), cameras.viewmats)
-    rgb, alpha, weighted_depth, median, normals = images
-    depth = None
-    if settings.with_depth:
-        depth = torch.where(alpha > 0, weighted_depth / alpha.clamp_min(torch.finfo(alpha.dtype).tiny), 0.0)
     stats = RasterStats(call.radii, call.grad2d, max(state.n_unsound for state in call.states))
-    return Render(
-        rgb,
-        alpha,
-        depth,
-        median if settings.with_depth else None,
-        normals if settings.with_normals else None,
-        stats,
-    )
+    return render_of_images(images, settings, stats)
 
 
 class _Call:
@@ -119,8 +108,7 @@ class _Call:
 
 def _new_images(call: _Call) -> list[Tensor]:
     shape = (len(call.views), call.height, call.width)
-    widths = (3, 1, 1, 1, 3) if call.with_extra else (3, 1, 0, 0, 0)
-    return [torch.empty(*shape, w, device=call.device) for w in widths]
+    return [torch.empty(*shape, w, device=call.device) for w in image_widths(call.with_extra)]
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

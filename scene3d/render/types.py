@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -68,3 +69,24 @@ class Render:
     median_depth: Tensor | None
     normals: Tensor | None
     stats: RasterStats
+
+
+def render_of_images(images: tuple[Tensor, ...], settings: RasterSettings, stats: RasterStats) -> Render:
+    """A Render of what native code gives: colour, alpha, Σ w z, median depth and Σ w n; the last three may be empty."""
+    rgb, alpha, weighted_depth, median, normals = images
+    depth = None
+    if settings.with_depth:
+        depth = torch.where(alpha > 0, weighted_depth / alpha.clamp_min(torch.finfo(alpha.dtype).tiny), 0.0)
+    return Render(
+        rgb,
+        alpha,
+        depth,
+        median if settings.with_depth else None,
+        normals if settings.with_normals else None,
+        stats,
+    )
+
+
+def image_widths(with_extra: bool) -> tuple[int, ...]:
+    """Numbers a pixel of those images."""
+    return (3, 1, 1, 1, 3) if with_extra else (3, 1, 0, 0, 0)
