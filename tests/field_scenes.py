@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scene3d.core.fields import DIRECTION_TERMS, FACTORS, Decoder, Field
+from scene3d.core.fields import DIRECTION_TERMS, FACTORS, Decoder, Field, LeafLevel
 
 
 def random_field(
@@ -15,17 +15,34 @@ def random_field(
     has_occupancy: bool = False,
     step: float = 0.05,
 ) -> Field:
-    """A foggy field in a box around the origin, float64."""
+    """A foggy field in a box around the origin, float64.
+
+    Args:
+        kind: vm, cp, trivec (two levels of cubes of different sizes) or cover (two shifted lattices).
+        nodes: Of planes and lines.
+        ranks: Of density and of colour.
+        has_occupancy: Leave many cells empty.
+        step: Distance of samples.
+    """
     generator = torch.Generator().manual_seed(7)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    sizes = dict(zip("xyz", nodes, strict=True))
-    shapes = [tuple(sizes[axis] for axis in reversed(name)) for name in FACTORS[kind]]
+    levels: tuple[LeafLevel, ...] = ()
+    if kind in FACTORS:
+        sizes = dict(zip("xyz", nodes, strict=True))
+        shapes = [tuple(sizes[axis] for axis in reversed(name)) for name in FACTORS[kind]]
+    else:
+        second = (4, 6, 5) if kind == "cover" else (6, 10, 8)
+        levels = (
+            LeafLevel(torch.rand(3, 5, 4, generator=generator) < 0.7, 4),
+            LeafLevel(torch.rand(*second, generator=generator) < 0.6, 3, kind == "cover"),
+        )
+        shapes = [(level.n_leaves, level.nodes) for level in levels for _ in range(3)]
     scale = 0.6 if kind == "vm" else 1.0
     density, color = (tuple(scale * normal(*shape, rank) for shape in shapes) for rank in ranks)
-    n_features = ranks[1] * (3 if kind == "vm" else 1)
+    n_features = ranks[1] * {"vm": 3, "cp": 1}.get(kind, 2)
     width = 16
     basis = 0.3 * normal(n_features, width)
     inputs = 5 * width + DIRECTION_TERMS
@@ -35,7 +52,8 @@ def random_field(
     occupancy = torch.rand(21, 18, 37, generator=generator) < 0.2 if has_occupancy else None
     if occupancy is not None:
         occupancy[:9] = False
-    return Field(kind, box, density, color, decoder, 6.0, step, -2.0, occupancy)
+    name = kind if kind in FACTORS else "trivec"
+    return Field(name, box, density, color, decoder, 6.0, step, -2.0, occupancy, levels)
 
 
 def random_rays(n: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -208,10 +208,10 @@ def test_damaged_scene_files_are_refused(tmp_path: Path):
     for name, value, words in (
         ("nodes", [10**9, 2, 2], "nodes: expected 1 to"),
         ("nodes", [4, 5], "nodes: expected 3 integers"),
-        ("cells", [16000, 16000, 16000], "cells of occupancy"),
+        ("cells", [16000, 16000, 16000], "cells of 'occupancy'"),
         ("box", [[0, 0, 0]], "two corners"),
         ("step", -1.0, "step, density_scale: expected positive"),
-        ("kind", "voxels", "expected one of vm, cp"),
+        ("kind", "voxels", "expected one of vm, cp, trivec"),
         ("ranks", [16, 32], "bytes of 'color_xy'"),
     ):
         broken = replace(container, meta={**json.loads(json.dumps(container.meta)), name: value})

@@ -15,7 +15,7 @@ from scene3d.render.field_march import SMOOTH, MarchSettings
 if not field_cpu.is_available():
     pytest.skip("the native module is not built", allow_module_level=True)
 
-KINDS = ("vm", "cp")
+KINDS = ("vm", "cp", "trivec", "cover")
 
 
 @pytest.mark.parametrize("kind", KINDS)

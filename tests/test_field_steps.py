@@ -14,8 +14,9 @@ from scene3d.compress.field_pack import pack_field
 from scene3d.compress.goal import Goal
 from scene3d.core.errors import FormatError
 from scene3d.core.scene import Scene
+from scene3d.io.field_codec import decode_field, encode_field
 from scene3d.io.field_steps import Steps, decode_steps, encode_steps, used_nodes
-from scene3d.io.registry import read_scene
+from scene3d.io.registry import read_scene, write_scene
 from scene3d.io.s3d_container import container_bytes, write_container
 from scene3d.ops.occupancy import cell_centers
 from scene3d.render.density import density_at
@@ -31,7 +32,7 @@ def scene_of(kind: str = "vm", has_occupancy: bool = True) -> Scene:
     return Scene(random_field(kind, has_occupancy=has_occupancy).to(dtype=torch.float32))
 
 
-@pytest.mark.parametrize("kind", ["vm", "cp"])
+@pytest.mark.parametrize("kind", ["vm", "cp", "trivec"])
 def test_density_comes_back_within_the_steps(kind: str):
     scene = scene_of(kind)
     back = Scene(decode_steps(encode_steps(scene, FINE), Path()))
@@ -78,6 +79,33 @@ def test_goals_are_met_and_the_file_is_read_as_any_scene(tmp_path: Path):
     back = read_scene(tmp_path / "a.s3d").field()
     assert torch.equal(back.occupancy, scene.field().occupancy)
     assert (tmp_path / "a.s3d").stat().st_size == packed.size_bytes
+
+
+@pytest.mark.parametrize("kind", ["trivec", "cover"])
+def test_leaves_are_written_and_read_without_loss(kind: str, tmp_path: Path):
+    scene = scene_of(kind)
+    write_scene(scene, tmp_path / "a.s3d")
+    back, field = read_scene(tmp_path / "a.s3d").field(), scene.field()
+    assert all(torch.equal(a, b) for a, b in zip(back.factors(), field.factors(), strict=True))
+    for a, b in zip(back.levels, field.levels, strict=True):
+        assert torch.equal(a.taken, b.taken)
+        assert (a.nodes, a.is_shifted) == (b.nodes, b.is_shifted)
+
+
+def test_damaged_leaves_are_refused(tmp_path: Path):
+    container = encode_field(scene_of("cover"))
+    first, second = container.meta["levels"]
+    for rows, words in (
+        (None, "levels: expected 1 to 2 tables, got None"),
+        ([first] * 3, "levels: expected 1 to 2 tables"),
+        ([{**first, "cubes": [16000] * 3}, second], "cells of 'leaves0', expected at most"),
+        ([{**first, "cubes": [9, 9, 9]}, second], "expected 92 bytes of leaves0, got"),
+        ([{**first, "nodes": 1}, second], "nodes: expected at least 2 along a leaf, got 1"),
+        ([first, {**second, "is_shifted": 1}], "is_shifted: expected true or false, got 1"),
+        ([second], r"bytes of 'density_x0'|expected the first not to be shifted|bytes of leaves0"),
+    ):
+        with pytest.raises(FormatError, match=words):
+            decode_field(replace(container, meta={**container.meta, "levels": rows}), tmp_path / "b.s3d")
 
 
 def test_damaged_rounded_fields_are_refused(tmp_path: Path):

@@ -28,7 +28,7 @@ def scene_of(kind: str) -> Scene:
     )
 
 
-@pytest.mark.parametrize("kind", ["gaussians", "vm", "cp"])
+@pytest.mark.parametrize("kind", ["gaussians", "vm", "cp", "trivec"])
 def test_every_kind_renders_evaluates_and_has_points(kind: str):
     scene, cameras = scene_of(kind), tiny_cameras()
     render = render_scene(scene, cameras, RasterSettings(with_depth=True, with_normals=True))
@@ -45,7 +45,7 @@ def test_every_kind_renders_evaluates_and_has_points(kind: str):
         assert next(frames(scene, cameras, FrameSettings(mode=mode))).max() > 50
 
 
-@pytest.mark.parametrize("kind", ["vm", "cp"])
+@pytest.mark.parametrize("kind", ["vm", "cp", "trivec"])
 def test_the_torch_oracle_renders_the_same_image(kind: str):
     scene, camera = scene_of(kind), tiny_cameras().select([1])
     settings = RasterSettings(background=(1.0, 0.5, 0.0), with_depth=True)
@@ -77,6 +77,8 @@ def test_facts_of_a_field_say_what_it_is():
     text = field_text(field_facts(scene, 1_234_567))
     for words in ("1.2 MB", "vm, 9x7x12 nodes", "16 for density, 32 for colour", "x -1 to 0.9", "% of the box"):
         assert words in text
+    of_leaves = field_text(field_facts(scene_of("trivec"), 1))
+    assert "leaves      41 of 4x4x4 nodes\nleaves" in of_leaves
     broken = scene.field().map(lambda value: value * torch.nan)
     assert "not finite" in field_text(field_facts(Scene(broken), 1))
 
@@ -87,5 +89,12 @@ def test_wrong_numbers_of_a_field_are_refused():
         replace(field, density=(field.density[0], field.density[1][..., :8], *field.density[2:]))
     with pytest.raises(ValueError, match="expected a least corner below the greatest"):
         replace(field, box=field.box.flip(0))
+    leaves = random_field("trivec")
+    with pytest.raises(ValueError, match="levels: expected none of a field of the kind vm, got 2"):
+        replace(field, levels=leaves.levels)
+    with pytest.raises(ValueError, match="levels: expected 1 to 2, got 0"):
+        replace(leaves, levels=())
+    with pytest.raises(ValueError, match=r"density x0: expected shape \[\d+, 4, R\]"):
+        replace(leaves, levels=(replace(leaves.levels[0], taken=~leaves.levels[0].taken), leaves.levels[1]))
     with pytest.raises(ValueError, match="basis: expected 96 rows"):
         replace(field, decoder=replace(field.decoder, basis=field.decoder.basis[:16]))

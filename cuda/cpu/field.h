@@ -1,13 +1,16 @@
-// Radiance fields that are sums of products of planes and lines: arguments of the kernels.
+// Radiance fields that are sums of products of planes, lines, or vectors of leaves: arguments of the kernels.
 //
 // A field has two sets of factors: set 0 gives density, set 1 the features of colour. All values are rank-last: the
 // ranks of a node lie side by side, sixteen of them are one vector, and a set holds a multiple of sixteen.
 //   VM: three modes, the product of a plane and the line across it: xy z, xz y, yz x. Slabs of a set: xy xz yz z y x.
 //   CP: one mode, the product of three lines. Slabs of a set: x y z.
+//   Tri-vectors: a mode per level, the product of the three vectors of the leaf around the sample. Slabs: x y z of each
+//   level, the vectors of all leaves one after the other (Gao et al. 2023, Strivec, without overlap).
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
+#include "math/field_leaves.h"
 #include "math/field_walk.h"
 
 // Members that kernels call: never a shared symbol, which one instruction set would provide for all.
@@ -18,7 +21,7 @@ namespace scene3d {
 constexpr int kSets = 2, kMaxSlabs = 6, kLanes = 16;
 constexpr int kRayChunk = 64;  // rays of a task: 8x8 pixels of an image
 
-enum class FieldKind { vm = 0, cp = 1 };
+enum class FieldKind { vm = 0, cp = 1, trivec = 2 };
 
 // Values of one plane or line in [n_rows, rank], and where their gradients go.
 template <class T>
@@ -32,7 +35,7 @@ struct Slab {
 template <class T>
 struct FieldCall {
   FieldKind kind;
-  int n[3];          // nodes along x y z
+  int n[3];          // nodes along x y z; 2 where there are leaves, so that positions in nodes run from 0 to 1
   int rank[kSets];   // multiples of 16
   T low[3], high[3];
   T step;            // between samples
@@ -43,9 +46,12 @@ struct FieldCall {
   T min_transmittance;  // a ray ends below it
   OccupancyBits occupancy;
   Slab<T> slabs[kSets][kMaxSlabs];
+  LeafLevel levels[kMaxLevels];
+  int n_levels;  // 0 where there are no leaves
+  int64_t n_leaves[kMaxLevels];
 
-  S3D_MEMBER int n_modes() const { return kind == FieldKind::vm ? 3 : 1; }
-  S3D_MEMBER int n_slabs() const { return kind == FieldKind::vm ? 6 : 3; }
+  S3D_MEMBER int n_modes() const { return kind == FieldKind::vm ? 3 : (kind == FieldKind::cp ? 1 : n_levels); }
+  S3D_MEMBER int n_slabs() const { return kind == FieldKind::vm ? 6 : 3 * n_modes(); }
   S3D_MEMBER int n_features() const { return rank[1] * n_modes(); }
 };
 

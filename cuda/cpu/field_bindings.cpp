@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,6 +26,7 @@ template <class T>
 using Table = Array<T, nb::ndim<2>>;
 using Bytes = nb::ndarray<uint8_t, nb::c_contig, nb::device::cpu>;
 using Words = Column<const int64_t>;
+using LeafGrid = Array<const int32_t, nb::ndim<3>>;
 
 void expect(bool holds, const char* problem) {
   if (!holds) throw nb::value_error(problem);
@@ -35,6 +37,7 @@ template <class T>
 int64_t slab_rows(const FieldCall<T>& call, int i) {
   const int64_t x = call.n[0], y = call.n[1], z = call.n[2];
   const int64_t vm[6] = {x * y, x * z, y * z, z, y, x}, cp[3] = {x, y, z};
+  if (call.kind == FieldKind::trivec) return call.levels[i / 3].nodes * call.n_leaves[i / 3];
   return call.kind == FieldKind::vm ? vm[i] : cp[i];
 }
 
@@ -44,6 +47,33 @@ struct NativeField {
   FieldCall<T> call;
   std::vector<Values<const T>> values;
   std::optional<Words> words, coarse;
+  std::vector<LeafGrid> leaves;
+
+  // Of tri-vectors, before set_values. Each level: numbers of leaves [Z, Y, X], nodes of a vector, whether it is shifted.
+  void set_levels(const std::vector<LeafGrid>& grids, const std::vector<int>& nodes, const std::vector<bool>& is_shifted) {
+    const size_t n = grids.size();
+    expect(call.kind == FieldKind::trivec && n >= 1 && n <= kMaxLevels && nodes.size() == n && is_shifted.size() == n,
+           "levels: expected one or two, of a tri-vector field");
+    call.n_levels = static_cast<int>(n);
+    for (size_t l = 0; l < n; l++) {
+      LeafLevel& level = call.levels[l];
+      expect(nodes[l] >= 2, "nodes: expected at least 2");
+      level.nodes = nodes[l], level.is_shifted = is_shifted[l], level.leaves = grids[l].data();
+      for (size_t a = 0; a < 3; a++) {
+        level.cells[a] = static_cast<int>(grids[l].shape(2 - a));
+        expect(level.cells[a] > (is_shifted[l] ? 1 : 0), "levels: expected at least one cube along each axis");
+      }
+      int32_t n_leaves = 0;
+      for (size_t i = 0; i < grids[l].size(); i++) {
+        const int32_t leaf = level.leaves[i];
+        expect(leaf == -1 || leaf == n_leaves, "levels: expected leaves numbered in their order");
+        n_leaves += leaf >= 0;
+      }
+      expect(static_cast<int64_t>(n_leaves) * nodes[l] < INT32_MAX && grids[l].size() < INT32_MAX, "levels: too many leaves");
+      call.n_leaves[l] = n_leaves;
+    }
+    leaves = grids;
+  }
 
   void set_box(const std::vector<double>& low, const std::vector<double>& high) {
     expect(low.size() == 3 && high.size() == 3, "low, high: expected 3 numbers");
@@ -85,7 +115,7 @@ FieldRays<T> rays_of(const Rows3<const T>& origins, const Rows3<const T>& direct
 }
 
 template <class T>
-void make_field(NativeField<T>* self, bool is_cp, const std::vector<int>& n, const std::vector<int>& ranks,
+void make_field(NativeField<T>* self, int kind, const std::vector<int>& n, const std::vector<int>& ranks,
                 const std::vector<double>& settings) {
   new (self) NativeField<T>();
   FieldCall<T>& call = self->call;
@@ -93,7 +123,8 @@ void make_field(NativeField<T>* self, bool is_cp, const std::vector<int>& n, con
   for (int a = 0; a < 3; a++) expect((call.n[a] = n[a]) >= 2, "sizes: expected at least 2 nodes");
   for (int s = 0; s < kSets; s++)
     expect((call.rank[s] = ranks[s]) > 0 && ranks[s] % kLanes == 0, "ranks: expected multiples of 16");
-  call.kind = is_cp ? FieldKind::cp : FieldKind::vm;
+  expect(kind >= 0 && kind <= 2, "kind: expected 0 (vm), 1 (cp) or 2 (trivec)");
+  call.kind = static_cast<FieldKind>(kind), call.n_levels = 0;
   T* const targets[7] = {&call.step,        &call.density_scale, &call.density_shift,    &call.near,
                          &call.far, &call.min_weight,    &call.min_transmittance};
   for (int i = 0; i < 7; i++) *targets[i] = static_cast<T>(settings[i]);
@@ -143,6 +174,7 @@ void bind_type(nb::module_& m, const char* suffix) {
   nb::class_<NativeField<T>>(m, named("Field").c_str())
       .def("__init__", &make_field<T>)
       .def("set_box", &NativeField<T>::set_box)
+      .def("set_levels", &NativeField<T>::set_levels, nb::arg().noconvert(), nb::arg(), nb::arg())
       .def("set_values", &NativeField<T>::set_values, nb::arg().noconvert())
       .def("set_occupancy", &NativeField<T>::set_occupancy, nb::arg().noconvert().none(), nb::arg().noconvert().none(),
            nb::arg())

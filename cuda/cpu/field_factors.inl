@@ -88,7 +88,42 @@ S3D_INLINE V cp_product(const Slab<T>* slabs, const Cell<T>& cell, int rank, int
   return product * cp_line(slabs, cell, 2, rank, group);
 }
 
-// Sum of all ranks of density, still spread over the lanes.
+// The four texels or two nodes around a cell, in registers for as long as samples stay in it: values and gradients.
+// Writing gradients back at every sample made the way back of VM-16 half as fast.
+template <int corners, class T>
+struct HeldCell {
+  using V = typename LanesOf<T>::type;
+  V values[corners], grads[corners];
+  int64_t at = -1;
+
+  S3D_MEMBER int64_t corner(int k, int rank, int64_t row) const { return at + (k & 1) * rank + (k >> 1) * row; }
+  S3D_MEMBER void leave(const Slab<T>& slab, int group, int rank, int64_t row) {
+    if (at < 0) return;
+    S3D_UNROLL
+    for (int k = 0; k < corners; k++) {
+      T* const p = slab.grads + corner(k, rank, row) + kLanes * group;
+      store(p, load(p) + grads[k]);
+    }
+    slab.touched[group * slab.n_rows + at / rank] = 1;
+  }
+  S3D_MEMBER void enter(const Slab<T>& slab, int group, int rank, int64_t row, int64_t place) {
+    leave(slab, group, rank, row);
+    at = place;
+    S3D_UNROLL
+    for (int k = 0; k < corners; k++) {
+      values[k] = load(slab.values + corner(k, rank, row) + kLanes * group);
+      grads[k] = V(T(0));
+    }
+  }
+};
+
+}  // namespace S3D_NS
+}  // namespace scene3d
+#include "cpu/field_leaves.inl"
+namespace scene3d {
+namespace S3D_NS {
+
+// Sum of all ranks of density of planes and lines, still spread over the lanes.
 template <class T, class V = typename LanesOf<T>::type>
 S3D_INLINE V density_lanes(const FieldCall<T>& call, const Cell<T>& cell) {
   V sum = V(T(0));
@@ -106,7 +141,7 @@ S3D_INLINE V density_lanes(const FieldCall<T>& call, const Cell<T>& cell) {
   return sum;
 }
 
-// Calls f(offset in features, product) for each sixteen features of colour.
+// Calls f(offset in features, product) for each sixteen features of colour of planes and lines.
 template <class T, class F>
 S3D_INLINE void each_feature(const FieldCall<T>& call, const Cell<T>& cell, F&& f) {
   const int rank = call.rank[1], groups = rank / kLanes;
@@ -140,35 +175,6 @@ S3D_INLINE void list_touches(const FieldCall<T>& call, int set, int mode, const 
     touch.f = place.f, touch.amount = samples[i].amount, touch.plane = place.plane, touch.line = place.line;
   }
 }
-
-// The four texels or two nodes around a cell, in registers for as long as samples stay in it: values and gradients.
-// Writing gradients back at every sample made the way back of VM-16 half as fast.
-template <int corners, class T>
-struct HeldCell {
-  using V = typename LanesOf<T>::type;
-  V values[corners], grads[corners];
-  int64_t at = -1;
-
-  S3D_MEMBER int64_t corner(int k, int rank, int64_t row) const { return at + (k & 1) * rank + (k >> 1) * row; }
-  S3D_MEMBER void leave(const Slab<T>& slab, int group, int rank, int64_t row) {
-    if (at < 0) return;
-    S3D_UNROLL
-    for (int k = 0; k < corners; k++) {
-      T* const p = slab.grads + corner(k, rank, row) + kLanes * group;
-      store(p, load(p) + grads[k]);
-    }
-    slab.touched[group * slab.n_rows + at / rank] = 1;
-  }
-  S3D_MEMBER void enter(const Slab<T>& slab, int group, int rank, int64_t row, int64_t place) {
-    leave(slab, group, rank, row);
-    at = place;
-    S3D_UNROLL
-    for (int k = 0; k < corners; k++) {
-      values[k] = load(slab.values + corner(k, rank, row) + kLanes * group);
-      grads[k] = V(T(0));
-    }
-  }
-};
 
 // Adds the gradients of touches that follow each other along one ray; `v` is common to them, lane by lane.
 template <class T, class V = typename LanesOf<T>::type>
@@ -230,34 +236,16 @@ static void scatter(const FieldCall<T>& call, int set, int mode, int group, int 
       for (int g = group; g < end_group; g++) scatter_ray_cp(call, set, g, rows, ray, gradient(g));
       continue;
     }
+    if (call.kind == FieldKind::trivec) {
+      scatter_ray_leaves(call, set, mode, group, end_group, rows, ray, gradient);
+      continue;
+    }
     const int64_t end = rows.begin[ray + 1];
     for (int64_t first = rows.begin[ray]; first < end; first += kTouches) {
       const int n = static_cast<int>(end - first < kTouches ? end - first : kTouches);
       list_touches(call, set, mode, rows.samples + first, n, touches);
       for (int g = group; g < end_group; g++) add_touches(call, set, mode, g, touches, n, gradient(g));
     }
-  }
-}
-
-template <class T>
-static void density_at(const FieldCall<T>& call, const T* points, int n, T* features) {
-  for (int i = 0; i < n; i++) {
-    T nodes[3];
-    for (int a = 0; a < 3; a++)
-      nodes[a] = (points[3 * i + a] - call.low[a]) / (call.high[a] - call.low[a]) * static_cast<T>(call.n[a] - 1);
-    features[i] = lane_sum(density_lanes(call, cell_of(call, nodes)));
-  }
-}
-
-template <class T>
-static void features_at(const FieldCall<T>& call, const T* points, int n, T* features) {
-  using V = typename LanesOf<T>::type;
-  for (int i = 0; i < n; i++) {
-    T nodes[3];
-    for (int a = 0; a < 3; a++)
-      nodes[a] = (points[3 * i + a] - call.low[a]) / (call.high[a] - call.low[a]) * static_cast<T>(call.n[a] - 1);
-    T* const row = features + static_cast<int64_t>(i) * call.n_features();
-    each_feature(call, cell_of(call, nodes), [&](int at, V product) { store(row + at, product); });
   }
 }
 

@@ -6,30 +6,67 @@
 namespace scene3d {
 namespace S3D_NS {
 
+// Up to sixteen samples side by side, with what their kind needs to know about where they are: found once, used for
+// density and colour.
+template <class T>
+struct SampleBlock {
+  using V = typename LanesOf<T>::type;
+  const FieldCall<T>& call;
+  const T* nodes;  // of the first
+  int64_t stride;  // in numbers
+  int n;
+  LeafPlaces<T> places[kMaxLevels];
+
+  S3D_MEMBER SampleBlock(const FieldCall<T>& call_, const T* nodes_, int64_t stride_, int n_)
+      : call(call_), nodes(nodes_), stride(stride_), n(n_) {
+    if (call.kind == FieldKind::trivec) find_places(call, nodes, stride, n, places);
+  }
+  S3D_MEMBER Cell<T> cell(int i) const { return cell_of(call, nodes + i * stride); }
+  S3D_MEMBER void densities(V (&rows)[16]) const {
+    for (int i = 0; i < 16; i++) rows[i] = V(T(0));
+    if (call.kind == FieldKind::trivec) leaf_densities(call, places, n, rows);
+    else
+      for (int i = 0; i < n; i++) rows[i] = density_lanes(call, cell(i));
+  }
+  // Adds features times amounts; those of amount 0 are left out.
+  S3D_MEMBER void add_features(const T* amounts, T* sums) const {
+    if (call.kind == FieldKind::trivec) return add_leaf_features(call, places, amounts, n, sums);
+    for (int i = 0; i < n; i++)
+      if (amounts[i] != 0) each_feature(call, cell(i), [&](int at, V product) { add_to(sums + at, amounts[i], product); });
+  }
+  // Features times v_features, lane by lane, of those that have colour.
+  S3D_MEMBER void color_rows(const bool* has_color, const T* v_features, V (&rows)[16]) const {
+    for (int i = 0; i < 16; i++) rows[i] = V(T(0));
+    if (call.kind == FieldKind::trivec) return leaf_color_rows(call, places, has_color, n, v_features, rows);
+    for (int i = 0; i < n; i++)
+      if (has_color[i])
+        each_feature(call, cell(i), [&](int at, V product) { rows[i] = fma(product, load(v_features + at), rows[i]); });
+  }
+};
+
+template <class T>
+S3D_INLINE SampleBlock<T> block_of(const FieldCall<T>& call, const FieldSample<T>* samples, int n) {
+  return {call, samples->nodes, sizeof(FieldSample<T>) / sizeof(T), n};
+}
+
 // Alphas of up to sixteen samples at once.
 template <class T>
-static void fill_alphas(const FieldCall<T>& call, FieldSample<T>* samples, int n) {
+S3D_INLINE void fill_alphas(const SampleBlock<T>& block, FieldSample<T>* samples) {
   using V = typename LanesOf<T>::type;
+  const FieldCall<T>& call = block.call;
   V rows[16];
-  for (int i = 0; i < 16; i++) rows[i] = i < n ? density_lanes(call, cell_of(call, samples[i].nodes)) : V(T(0));
+  block.densities(rows);
   const V shifted = lane_sums(rows) + V(call.density_shift);
   const V alphas = opacity_of(softplus(shifted), V(call.density_scale * call.step));
   T slope_lanes[16], alpha_lanes[16];
   store(slope_lanes, sigmoid(shifted)), store(alpha_lanes, alphas);
-  for (int i = 0; i < n; i++) samples[i].slope = slope_lanes[i], samples[i].alpha = alpha_lanes[i];
+  for (int i = 0; i < block.n; i++) samples[i].slope = slope_lanes[i], samples[i].alpha = alpha_lanes[i];
 }
 
 template <class T>
 S3D_INLINE void zero(T* values, int n) {
   using V = typename LanesOf<T>::type;
   for (int i = 0; i < n; i += kLanes) store(values + i, V(T(0)));
-}
-
-template <class T>
-S3D_INLINE void add_features(const FieldCall<T>& call, const FieldSample<T>& sample, T* sums) {
-  using V = typename LanesOf<T>::type;
-  each_feature(call, cell_of(call, sample.nodes),
-               [&](int at, V product) { add_to(sums + at, sample.weight(), product); });
 }
 
 template <class T>
@@ -54,18 +91,21 @@ static int forward_ray(const FieldCall<T>& call, const FieldRay<T>& ray, FieldSa
     }
     goes_on = n_here == 16;
     if (n_here == 0) break;
-    fill_alphas(call, samples + n, n_here);
+    const SampleBlock<T> block = block_of(call, samples + n, n_here);
+    fill_alphas(block, samples + n);
+    T amounts[16] = {};
     for (int i = 0; i < n_here; i++) {
       FieldSample<T>& sample = samples[n++];
       sample.transmittance = transmittance;
       transmittance *= 1 - sample.alpha;
       distance += sample.weight() * sample.t;
-      if (out.features && sample.weight() > call.min_weight) add_features(call, sample, out.features);
+      if (sample.weight() > call.min_weight) amounts[i] = sample.weight();
       if (transmittance < call.min_transmittance) {
         goes_on = false;
         break;
       }
     }
+    if (out.features) block.add_features(amounts, out.features);
   }
   out.opacity = 1 - transmittance, out.distance = distance;
   return n;
@@ -83,15 +123,10 @@ template <class T>
 S3D_INLINE void color_gradients(const FieldCall<T>& call, const FieldSample<T>* samples, int n, const T* v_features,
                                 T* v_weights) {
   using V = typename LanesOf<T>::type;
+  bool has_color[16] = {}, any = false;
+  for (int i = 0; i < n; i++) any |= has_color[i] = samples[i].weight() > call.min_weight;
   V rows[16];
-  bool any = false;
-  for (int i = 0; i < 16; i++) {
-    rows[i] = V(T(0));
-    if (i >= n || !(samples[i].weight() > call.min_weight)) continue;
-    any = true;
-    each_feature(call, cell_of(call, samples[i].nodes),
-                 [&](int at, V product) { rows[i] = fma(product, load(v_features + at), rows[i]); });
-  }
+  if (any) block_of(call, samples, n).color_rows(has_color, v_features, rows);
   store(v_weights, any ? lane_sums(rows) : V(T(0)));
 }
 
@@ -112,6 +147,40 @@ static void backward_ray(const FieldCall<T>& call, FieldSample<T>* samples, int 
       behind += sample.weight() * v_weight;
       sample.v_feature = v_density * sample.slope;
     }
+  }
+}
+
+// The places of up to sixteen points of the world in nodes. [n, 3]
+template <class T>
+S3D_INLINE void nodes_of(const FieldCall<T>& call, const T* points, int n, T* nodes) {
+  for (int i = 0; i < n; i++)
+    for (int a = 0; a < 3; a++)
+      nodes[3 * i + a] = (points[3 * i + a] - call.low[a]) / (call.high[a] - call.low[a]) * static_cast<T>(call.n[a] - 1);
+}
+
+template <class T>
+static void density_at(const FieldCall<T>& call, const T* points, int n, T* features) {
+  using V = typename LanesOf<T>::type;
+  for (int begin = 0; begin < n; begin += kLanes) {
+    const int n_here = n - begin < kLanes ? n - begin : kLanes;
+    T nodes[3 * kLanes], sums[kLanes];
+    nodes_of(call, points + 3 * begin, n_here, nodes);
+    V rows[16];
+    SampleBlock<T>(call, nodes, 3, n_here).densities(rows);
+    store(sums, lane_sums(rows));
+    for (int i = 0; i < n_here; i++) features[begin + i] = sums[i];
+  }
+}
+
+template <class T>
+static void features_at(const FieldCall<T>& call, const T* points, int n, T* features) {
+  const T one = 1;
+  for (int i = 0; i < n; i++) {
+    T nodes[3];
+    T* const row = features + static_cast<int64_t>(i) * call.n_features();
+    zero(row, call.n_features());
+    nodes_of(call, points + 3 * i, 1, nodes);
+    SampleBlock<T>(call, nodes, 3, 1).add_features(&one, row);
   }
 }
 

@@ -1,10 +1,12 @@
-"""Field: a radiance field in a box, factored into planes and lines (TensoRF, Chen et al. 2022).
+"""Field: a radiance field in a box, factored into planes and lines (TensoRF, Chen et al. 2022) or into the vectors of
+many small leaves (after Strivec, Gao et al. 2023).
 
 Density and features of colour are sums over modes and ranks of products of factors, each interpolated linearly
 between nodes; the first and the last node lie on the faces of the box. Ranks are the last axis, a multiple of 16.
     vm: plane times the line across it, three modes. Factors: xy xz yz z y x.
     cp: product of three lines, one mode. Factors: x y z.
-A plane ab is [n_b, n_a, R], a line [n, R].
+    trivec: product of the three vectors of the leaf around a point, a mode per level. Factors: x0 y0 z0 x1 y1 z1.
+A plane ab is [n_b, n_a, R], a line [n, R], the vectors of all leaves along an axis [n_leaves, nodes, R].
 
 density = density_scale softplus(feature + density_shift), per scene unit. A decoder makes a colour from the mean
 feature along a ray (weights as in compositing) and the direction of the ray: one evaluation per pixel.
@@ -21,11 +23,13 @@ from torch import Tensor
 
 from scene3d.core.checks import Dims
 
-FieldKind = Literal["vm", "cp"]
+FieldKind = Literal["vm", "cp", "trivec"]
 LANES = 16
 DIRECTION_TERMS = 16
 FACTORS: dict[FieldKind, tuple[str, ...]] = {"vm": ("xy", "xz", "yz", "z", "y", "x"), "cp": ("x", "y", "z")}
+FIELD_KINDS: tuple[FieldKind, ...] = (*FACTORS, "trivec")
 AXES = "xyz"
+MAX_LEVELS = 2
 
 
 @dataclass(frozen=True)
@@ -76,19 +80,60 @@ def decoder_of(tensors: list[Tensor]) -> Decoder:
 
 
 @dataclass(frozen=True)
+class LeafLevel:
+    """Leaves on a lattice of cubes over the box of a field.
+
+    Levels are added. Where the second is shifted by half a cube the two are a cover of one field instead: in each a
+    leaf counts the less, the nearer a point is to its faces, so that seams show in neither.
+
+    Attributes:
+        taken: Cubes that hold a leaf; leaves are numbered in this order. [Z, Y, X] bool
+        nodes: Of each vector of a leaf; the first and the last lie on its faces.
+        is_shifted: The box begins, and ends, in the middle of a cube.
+    """
+
+    taken: Tensor
+    nodes: int
+    is_shifted: bool = False
+
+    def __post_init__(self) -> None:
+        Dims().check("taken", self.taken, "Z Y X", torch.bool)
+        if self.nodes < 2:
+            raise ValueError(f"nodes: expected at least 2 along a leaf, got {self.nodes}")
+        if min(self.edges) < 1:
+            raise ValueError(f"taken: expected a cube along every axis, got {list(self.taken.shape)}")
+
+    @property
+    def edges(self) -> tuple[int, int, int]:
+        """Edges of cubes along the x, y and z of the box."""
+        z, y, x = (n - self.is_shifted for n in self.taken.shape)
+        return x, y, z
+
+    @property
+    def n_leaves(self) -> int:
+        return int(self.taken.sum())
+
+    def numbers(self) -> Tensor:
+        """Number of the leaf in each cube, -1 where there is none. [Z, Y, X] int32"""
+        count = self.taken.reshape(-1).cumsum(dim=0).reshape(self.taken.shape) - 1
+        return torch.where(self.taken, count, -1).int()
+
+
+@dataclass(frozen=True)
 class Field:
     """A radiance field.
 
     Attributes:
         kind: How it is factored.
         box: Least and greatest corner, world. [2, 3]
-        density: Factors of density, in the order of FACTORS.
+        density: Factors of density, in the order of `names`.
         color: Factors of the features of colour.
         decoder: From features to colour.
         density_scale: See above, 1 / scene unit.
         density_shift: See above.
         occupancy: Cells of the box that are not empty; None = all. [Z, Y, X] bool
         step: Distance of samples along a ray, scene units.
+        levels: Of trivec, one or two; no others have any.
     """
 
     kind: FieldKind
@@ -100,24 +145,43 @@ class Field:
     step: float
     density_shift: float = -10.0
     occupancy: Tensor | None = None
+    levels: tuple[LeafLevel, ...] = ()
 
     def __post_init__(self) -> None:
         dims = Dims()
         dims.check("box", self.box, "2 3")
-        names = FACTORS[self.kind]
+        self._check_levels()
+        names = self.names
         for label, factors, rank in (("density", self.density, "R"), ("color", self.color, "S")):
             if len(factors) != len(names):
                 raise ValueError(f"{label}: expected {len(names)} factors, got {len(factors)}")
             for name, value in zip(names, factors, strict=True):
-                dims.check(f"{label} {name}", value, f"{' '.join(reversed(name))} {rank}")
+                dims.check(f"{label} {name}", value, f"{self._shape_words(name)} {rank}")
         self._check_numbers(dims)
 
+    def _shape_words(self, name: str) -> str:
+        if self.kind != "trivec":
+            return " ".join(reversed(name))
+        level = self.levels[int(name[1])]
+        return f"{level.n_leaves} {level.nodes}"
+
+    def _check_levels(self) -> None:
+        if self.kind not in FIELD_KINDS:
+            raise ValueError(f"kind: expected one of {', '.join(FIELD_KINDS)}, got {self.kind!r}")
+        if self.kind != "trivec":
+            if self.levels:
+                raise ValueError(f"levels: expected none of a field of the kind {self.kind}, got {len(self.levels)}")
+        elif not 1 <= len(self.levels) <= MAX_LEVELS:
+            raise ValueError(f"levels: expected 1 to {MAX_LEVELS}, got {len(self.levels)}")
+        elif self.levels[0].is_shifted:
+            raise ValueError("levels: expected the first not to be shifted")
+
     def _check_numbers(self, dims: Dims) -> None:
-        ranks, nodes = (dims.sizes["R"], dims.sizes["S"]), [dims.sizes[axis] for axis in AXES]
+        ranks, nodes = (dims.sizes["R"], dims.sizes["S"]), self.resolution
         if any(rank % LANES or rank == 0 for rank in ranks):
             raise ValueError(f"ranks: expected multiples of {LANES}, got {ranks}")
         if min(nodes) < 2:
-            raise ValueError(f"nodes: expected at least 2 along every axis, got {nodes}")
+            raise ValueError(f"nodes: expected at least 2 along every axis, got {list(nodes)}")
         if self.decoder.basis.shape[0] != self.n_features:
             raise ValueError(f"basis: expected {self.n_features} rows, got {self.decoder.basis.shape[0]}")
         low, high = self.box.tolist()
@@ -127,8 +191,19 @@ class Field:
             raise ValueError(f"step, density_scale: expected positive, got {self.step} and {self.density_scale}")
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the factors of density, and of those of colour."""
+        if self.kind == "trivec":
+            return tuple(f"{axis}{level}" for level in range(len(self.levels)) for axis in AXES)
+        return FACTORS[self.kind]
+
+    @property
     def resolution(self) -> tuple[int, int, int]:
-        """Nodes along x, y, z."""
+        """Nodes along x, y, z; of leaves as many as the finest level would have if all its cubes held one."""
+        if self.kind == "trivec":
+            finest = max(self.levels, key=lambda level: level.edges[0] * (level.nodes - 1))
+            x, y, z = (n * (finest.nodes - 1) + 1 for n in finest.edges)
+            return x, y, z
         factors = dict(zip(FACTORS[self.kind], self.density, strict=True))
         return factors["x"].shape[0], factors["y"].shape[0], factors["z"].shape[0]
 
@@ -140,7 +215,12 @@ class Field:
     @property
     def n_features(self) -> int:
         """Products that a ray sums: the modes' ranks side by side."""
-        return self.ranks[1] * (3 if self.kind == "vm" else 1)
+        return self.ranks[1] * self.n_modes
+
+    @property
+    def n_modes(self) -> int:
+        """Modes whose products stand side by side: three of vm, one of cp, a level each of trivec."""
+        return {"vm": 3, "cp": 1, "trivec": len(self.levels)}[self.kind]
 
     @property
     def n_numbers(self) -> int:
@@ -173,7 +253,8 @@ class Field:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Field:
         moved = self.map(lambda value: value.to(device=device, dtype=dtype))
         occupancy = None if self.occupancy is None else self.occupancy.to(device=device)
-        return replace(moved, box=self.box.to(device=device, dtype=dtype), occupancy=occupancy)
+        levels = tuple(replace(level, taken=level.taken.to(device=device)) for level in self.levels)
+        return replace(moved, box=self.box.to(device=device, dtype=dtype), occupancy=occupancy, levels=levels)
 
     def detach(self) -> Field:
         return self.map(lambda value: value.detach())

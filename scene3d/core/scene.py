@@ -86,5 +86,8 @@ class Scene:
         """What it is and how much of it, in a few words."""
         if isinstance(self.payload, Gaussians):
             return f"{len(self.payload):,} Gaussians"
-        nodes = "x".join(str(n) for n in self.payload.resolution)
-        return f"a {self.payload.kind} field of {nodes} nodes, {self.payload.n_numbers / 1e6:.1f} M numbers"
+        field = self.payload
+        nodes = "x".join(str(n) for n in field.resolution) + " nodes"
+        if field.levels:
+            nodes = " + ".join(f"{level.n_leaves:,}" for level in field.levels) + " leaves"
+        return f"a {field.kind} field of {nodes}, {field.n_numbers / 1e6:.1f} M numbers"

@@ -1,7 +1,8 @@
 """Radiance fields in the .s3d container, without loss: float32 factors, decoder and the bits of occupied cells.
 
 One chunk per factor, named as in scene3d.core.fields (density_xy ... color_x), one for the decoder (its tensors one
-after the other), one for occupancy (8 cells a byte, x fastest, lowest bit first, deflated). Sizes are in the header.
+after the other), one for occupancy (8 cells a byte, x fastest, lowest bit first, deflated), and likewise one for the
+cubes of each level that hold a leaf (leaves0, leaves1). Sizes are in the header.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ import torch
 from torch import Tensor
 
 from scene3d.core.errors import FormatError
-from scene3d.core.fields import DIRECTION_TERMS, FACTORS, Decoder, Field, FieldKind, decoder_of
+from scene3d.core.fields import (
+    DIRECTION_TERMS,
+    FACTORS,
+    FIELD_KINDS,
+    MAX_LEVELS,
+    Decoder,
+    Field,
+    FieldKind,
+    LeafLevel,
+    decoder_of,
+)
 from scene3d.core.scene import Scene
 from scene3d.io.s3d_container import DAMAGED, Container
 
@@ -28,7 +39,7 @@ MAX_NODES, MAX_WIDTH, MAX_CELLS = 1 << 14, 1 << 12, 1 << 30
 def encode_field(scene: Scene) -> Container:
     """The container of a scene that holds a field; every bit comes back."""
     field = scene.field().detach().to("cpu", torch.float32)
-    names = FACTORS[field.kind]
+    names = field.names
     chunks = {}
     for label, factors in (("density", field.density), ("color", field.color)):
         chunks.update({f"{label}_{name}": _bytes(value) for name, value in zip(names, factors, strict=True)})
@@ -36,9 +47,9 @@ def encode_field(scene: Scene) -> Container:
     shape: list[int] | None = None
     if field.occupancy is not None:
         shape = list(field.occupancy.shape)
-        bits = np.packbits(field.occupancy.cpu().numpy().reshape(-1), bitorder="little")
-        chunks["occupancy"] = zlib.compress(bits.tobytes(), 9)
-    meta = {
+        chunks["occupancy"] = _pack_cells(field.occupancy)
+    chunks.update({f"leaves{i}": _pack_cells(level.taken) for i, level in enumerate(field.levels)})
+    meta: dict[str, Any] = {
         "kind": field.kind,
         "nodes": list(field.resolution),
         "ranks": list(field.ranks),
@@ -50,6 +61,11 @@ def encode_field(scene: Scene) -> Container:
         "step": field.step,
         "cells": shape,
     }
+    if field.levels:
+        meta["levels"] = [
+            {"cubes": list(level.taken.shape), "nodes": level.nodes, "is_shifted": level.is_shifted}
+            for level in field.levels
+        ]
     return Container(KIND, CODEC, field.n_numbers, chunks, scene.info, meta)
 
 
@@ -67,6 +83,7 @@ class Layout:
         numbers: density_scale, density_shift and step.
         occupancy: [Z, Y, X] bool
         path: For the texts of errors.
+        levels: Of leaves.
     """
 
     kind: FieldKind
@@ -78,18 +95,25 @@ class Layout:
     numbers: dict[str, float]
     occupancy: Tensor | None
     path: Path
+    levels: tuple[LeafLevel, ...] = ()
 
     def factors(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Label, name and shape of each factor, in the order of Field.factors()."""
+        if self.kind == "trivec":
+            shapes: dict[str, tuple[int, ...]] = {
+                f"{axis}{i}": (level.n_leaves, level.nodes) for i, level in enumerate(self.levels) for axis in "xyz"
+            }
+        else:
+            shapes = {name: tuple(self.nodes[axis] for axis in reversed(name)) for name in FACTORS[self.kind]}
         return [
-            (label, name, (*(self.nodes[axis] for axis in reversed(name)), rank))
+            (label, name, (*shape, rank))
             for label, rank in zip(("density", "color"), self.ranks, strict=True)
-            for name in FACTORS[self.kind]
+            for name, shape in shapes.items()
         ]
 
     def decoder_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of Decoder.tensors()."""
-        n_sums = self.ranks[1] * (3 if self.kind == "vm" else 1)
+        n_sums = self.ranks[1] * {"vm": 3, "cp": 1, "trivec": len(self.levels)}[self.kind]
         first, second = self.hidden
         inputs = 5 * self.features + DIRECTION_TERMS
         return [(n_sums, self.features), (inputs, first), (first, second), (second, 3), (first,), (second,), (3,)]
@@ -109,6 +133,7 @@ class Layout:
                 color=factors[n:],
                 decoder=decoder,
                 occupancy=self.occupancy,
+                levels=self.levels,
                 **self.numbers,
             )
         except ValueError as error:
@@ -123,8 +148,8 @@ def read_layout(container: Container, path: Path) -> Layout:
     """
     meta = _Meta(container.meta, path)
     kind = container.meta.get("kind")
-    if kind not in FACTORS:
-        raise FormatError(path, f"holds a field of the kind {kind!r}, expected one of {', '.join(FACTORS)}")
+    if kind not in FIELD_KINDS:
+        raise FormatError(path, f"holds a field of the kind {kind!r}, expected one of {', '.join(FIELD_KINDS)}")
     return Layout(
         kind,
         dict(zip("xyz", meta.integers("nodes", 3, MAX_NODES), strict=True)),
@@ -135,6 +160,7 @@ def read_layout(container: Container, path: Path) -> Layout:
         {name: meta.number(name) for name in ("density_scale", "density_shift", "step")},
         _occupancy(container, meta, path),
         path,
+        _levels(container, path) if kind == "trivec" else (),
     )
 
 
@@ -152,18 +178,42 @@ def decode_field(container: Container, path: Path) -> Field:
 def _occupancy(container: Container, meta: _Meta, path: Path) -> Tensor | None:
     if container.meta.get("cells") is None:
         return None
-    shape = meta.integers("cells", 3, MAX_NODES)
+    return _unpack_cells(container, "occupancy", meta.integers("cells", 3, MAX_NODES), path)
+
+
+def _levels(container: Container, path: Path) -> tuple[LeafLevel, ...]:
+    rows = container.meta.get("levels")
+    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_LEVELS or not all(isinstance(row, dict) for row in rows):
+        raise FormatError(path, f"levels: expected 1 to {MAX_LEVELS} tables, got {rows!r}", remedy=DAMAGED)
+    levels = []
+    for i, row in enumerate(rows):
+        meta, is_shifted = _Meta(row, path), row.get("is_shifted")
+        if not isinstance(is_shifted, bool):
+            raise FormatError(path, f"is_shifted: expected true or false, got {is_shifted!r}", remedy=DAMAGED)
+        taken = _unpack_cells(container, f"leaves{i}", meta.integers("cubes", 3, MAX_NODES), path)
+        try:
+            levels.append(LeafLevel(taken, meta.integer("nodes", MAX_NODES), is_shifted))
+        except ValueError as error:
+            raise FormatError(path, str(error), remedy=DAMAGED) from error
+    return tuple(levels)
+
+
+def _pack_cells(cells: Tensor) -> bytes:
+    return zlib.compress(np.packbits(cells.cpu().numpy().reshape(-1), bitorder="little").tobytes(), 9)
+
+
+def _unpack_cells(container: Container, name: str, shape: list[int], path: Path) -> Tensor:  # [Z, Y, X] bool
     n = shape[0] * shape[1] * shape[2]
     if n > MAX_CELLS:
-        raise FormatError(path, f"says {n:,} cells of occupancy, expected at most {MAX_CELLS:,}", remedy=DAMAGED)
+        raise FormatError(path, f"says {n:,} cells of {name!r}, expected at most {MAX_CELLS:,}", remedy=DAMAGED)
     n_bytes = (n + 7) // 8
     try:
         # One byte more than expected is enough to see that there is too much.
-        data = zlib.decompressobj().decompress(chunk_of(container, "occupancy", path), n_bytes + 1)
+        data = zlib.decompressobj().decompress(chunk_of(container, name, path), n_bytes + 1)
     except zlib.error as error:
-        raise FormatError(path, f"the chunk 'occupancy' cannot be inflated ({error})", remedy=DAMAGED) from error
+        raise FormatError(path, f"the chunk {name!r} cannot be inflated ({error})", remedy=DAMAGED) from error
     if len(data) != n_bytes:
-        raise FormatError(path, f"expected {n_bytes} bytes of occupancy, got {len(data)}", remedy=DAMAGED)
+        raise FormatError(path, f"expected {n_bytes} bytes of {name}, got {len(data)}", remedy=DAMAGED)
     bits = np.unpackbits(np.frombuffer(data, np.uint8), count=n, bitorder="little")
     return torch.from_numpy(bits.astype(bool).reshape(shape))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.errors import FormatError
-from scene3d.core.fields import FACTORS, Decoder, Field, decoder_of
+from scene3d.core.fields import AXES, Decoder, Field, decoder_of
 from scene3d.core.scene import Scene
 from scene3d.io import entropy, field_codec
 from scene3d.io.s3d_container import DAMAGED, Container
@@ -41,7 +41,7 @@ def encode_steps(scene: Scene, steps: Steps) -> Container:
     """The container of a scene that holds a field, rounded."""
     field = scene.field().detach().to("cpu", torch.float32)
     plain = field_codec.encode_field(scene)
-    names, chunks, bits = FACTORS[field.kind], {}, {}
+    names, chunks, bits = field.names, {}, {}
     gains = field.decoder.basis.norm(dim=1)
     for label, factors, step in (("density", field.density, steps.density), ("color", field.color, steps.color)):
         for i, (name, value) in enumerate(zip(names, factors, strict=True)):
@@ -50,8 +50,7 @@ def encode_steps(scene: Scene, steps: Steps) -> Container:
             chunk, n_bits = _encode(shown, per_rank)
             chunks[f"{label}_{name}"], bits[f"{label}_{name}"] = chunk, n_bits
     chunks["decoder"] = b"".join(value.numpy().astype("<f2").tobytes() for value in field.decoder.tensors())
-    if "occupancy" in plain.chunks:
-        chunks["occupancy"] = plain.chunks["occupancy"]
+    chunks.update({name: data for name, data in plain.chunks.items() if name not in chunks})
     return replace(plain, codec=CODEC, chunks=chunks, n_items=0, meta={**plain.meta, "bits": bits})
 
 
@@ -80,8 +79,8 @@ def decode_steps(container: Container, path: Path) -> Field:
 
 
 def used_nodes(occupancy: Tensor | None, nodes: torch.Size, name: str) -> Tensor:
-    """Nodes of a plane that occupied cells touch; of lines, all. [n_b, n_a] or [n] bool"""
-    if occupancy is None or len(name) == 1:
+    """Nodes of a plane that occupied cells touch; of lines and leaves, all. [n_b, n_a] or [n] or [n_leaves, n] bool"""
+    if occupancy is None or not set(name) < set(AXES) or len(name) == 1:
         return torch.ones(nodes, dtype=torch.bool)
     across = ({"x", "y", "z"} - set(name)).pop()
     cells = occupancy.any(dim="zyx".index(across))
@@ -105,8 +104,8 @@ def _rank_steps(field: Field, factors: tuple[Tensor, ...], i: int, gains: Tensor
         others = [factors[i + 3 if i < 3 else i - 3]]
         fineness = 1.0 if i < 3 else LINE_FINENESS
     else:
-        mode, fineness = 0, 1.0
-        others = [factor for k, factor in enumerate(factors) if k != i]
+        mode, fineness = i // 3, 1.0
+        others = [factor for k, factor in enumerate(factors) if k != i and k // 3 == mode]
     size = torch.ones(rank) if gains is None else gains[mode * rank : (mode + 1) * rank]
     for other in others:
         size = size * other.reshape(-1, rank).square().mean(dim=0).sqrt()

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from scene3d.core.errors import BackendUnavailable
-from scene3d.core.fields import LANES, Decoder, Field, decoder_of
+from scene3d.core.fields import FIELD_KINDS, LANES, Decoder, Field, decoder_of
 from scene3d.ops.occupancy import pack_bits
 from scene3d.render.field_march import USUAL, MarchSettings, RaySums
 
@@ -42,8 +42,11 @@ class NativeField:
         numbers = [field.step, field.density_scale, field.density_shift, settings.near, settings.far]
         numbers += [settings.min_weight, settings.min_transmittance]
         self._native = _class("Field", self.dtype)(
-            field.kind == "cp", list(field.resolution), list(field.ranks), numbers
+            FIELD_KINDS.index(field.kind), _sizes(field), list(field.ranks), numbers
         )
+        if field.levels:
+            grids = [level.numbers() for level in field.levels]
+            self._native.set_levels(grids, [v.nodes for v in field.levels], [v.is_shifted for v in field.levels])
         self._native.set_box(*field.box.double().tolist())
         self._native.set_values([value.detach().contiguous() for value in field.factors()])
         words, coarse, size = None, None, [1, 1, 1]
@@ -128,6 +131,11 @@ def march(
 def decode(decoder: Decoder, features: Tensor, opacity: Tensor, directions: Tensor) -> Tensor:
     """Colours premultiplied by opacity, differentiable; see field_reference.decode."""
     return _Decode.apply(features, opacity, directions.contiguous(), *decoder.tensors())
+
+
+def _sizes(field: Field) -> list[int]:
+    """Nodes along x, y, z; with 2 native code has positions from 0 to 1, which is what leaves want."""
+    return [2, 2, 2] if field.levels else list(field.resolution)
 
 
 def _class(name: str, dtype: torch.dtype) -> Any:

@@ -18,7 +18,9 @@ from scene3d.render.field_march import USUAL, MarchSettings, RaySums
 
 
 def takes(field: Field) -> bool:
-    """Whether the CUDA module is there, the field on its device, in float32, and its features not too many."""
+    """Whether the CUDA module is there, the field on its device, in float32, without leaves and with few features."""
+    if field.levels:
+        return False
     return cuda_call.takes(*field.factors()) and field.n_features <= cuda_call.module.MAX_FEATURES
 
 
