@@ -54,7 +54,7 @@ EXIT_BROKEN_PIPE = 141
 INTERRUPTED = "\nscene3d: interrupted. What was finished is kept; the same command goes on from there."
 OUT_OF_MEMORY = (
     "out of memory. Use smaller images (--data-factor or --max-size), fewer Gaussians (--strategy.cap-max), "
-    "or close other programs"
+    "a --memory-limit that refuses in time, or close other programs"
 )
 
 
@@ -113,7 +113,8 @@ def _guarded(action: Callable[[], None], shows_traceback: bool) -> int:
 def _message(error: Exception) -> str | None:
     """What to tell the user, None for what is a fault of this program and deserves its stack trace."""
     if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
-        return OUT_OF_MEMORY
+        # Our own native code says what needed how much, and what to do about it.
+        return str(error) if isinstance(error, MemoryError) and ". " in str(error) else OUT_OF_MEMORY
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("scene3d"):
         package = error.name.split(".")[0]
         return f"the Python package {package!r} is missing. Install it: {sys.executable} -m pip install {package}"

@@ -106,6 +106,7 @@ def test_wrong_option_exits_with_2(capsys: pytest.CaptureFixture[str]):
         (ValueError("steps: expected 1 or more, got 0"), "steps: expected 1 or more, got 0"),
         (FileNotFoundError(2, "No such file or directory", "a.ply"), "a.ply: no such file or directory"),
         (MemoryError(), "out of memory. Use smaller images"),
+        (MemoryError("the lists need 2 GiB. Render smaller images"), "the lists need 2 GiB. Render smaller images"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory. Use smaller images"),
         (ModuleNotFoundError("No module named 'open3d'", name="open3d"), "the Python package 'open3d' is missing"),
     ],

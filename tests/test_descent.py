@@ -1,19 +1,30 @@
-"""The native step of fitting against the one through autograd."""
+"""The native steps of fitting, of the CPU and of CUDA (its kernels on the host), against the one through autograd."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
+from emulation import load_emulated
 from tiny_capture import tiny_capture, tiny_scene
 
 from scene3d.core.gaussians import Gaussians
+from scene3d.ops import cuda_call
+from scene3d.ops.memory_limit import GIGABYTE, set_memory_limit
 from scene3d.recon.densify import GradStats
-from scene3d.recon.descent import Descent, Objective, Outcome, Rates, View
+from scene3d.recon.descent import Descent, Objective
 from scene3d.recon.optim import AdamState
 from scene3d.recon.photos import PhotoStore, Target
 from scene3d.recon.settings import FitSettings, LearningRates
+from scene3d.recon.step import Outcome, Rates, View
 from scene3d.render import backends
 from scene3d.render.types import RasterSettings
+
+try:
+    from scene3d import _cuda_emulated as emulated
+except ImportError:
+    emulated = None
 
 pytestmark = pytest.mark.skipif(backends.why_unavailable("cpu") is not None, reason="the native module is not built")
 
@@ -24,6 +35,7 @@ SETTINGS = FitSettings(backend="cpu", opacity_reg=0.3, scale_reg=0.2)
 LRS = dict.fromkeys(SCENE.payload.params(), 0.001)
 # The two paths differ by the order of float32 sums; Adam's first step turns every gradient into one of length lr.
 CLOSE = 2e-5
+BAND_BYTES = 1100  # For the lists of one row of tiles, and too little for both.
 
 
 def first_state(degree: int = 2) -> AdamState:
@@ -38,17 +50,53 @@ def view_of(index: int = 0, **changes: object) -> View:
     return replace(View(index, photos.camera(index, 1), photos.target(index, 1), BACKGROUND, raster), **changes)
 
 
-def run_steps(objective: Objective | None, view: View, n_steps: int = 4) -> tuple[AdamState, GradStats, Outcome]:
+@pytest.fixture(params=["cpu", "cuda", "cuda in order", "cuda in bands"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Which native step is tried."""
+    if request.param != "cpu":
+        emulated_or_skip()
+    yield request.param
+    if emulated is not None:
+        emulated.set_schedule(0)
+
+
+def emulated_or_skip() -> None:
+    if emulated is None:
+        load_emulated()
+
+
+@contextmanager
+def settings_for(backend: str) -> Iterator[FitSettings]:
+    """Settings of a fit by a backend; that of CUDA takes tensors of the CPU inside."""
+    name = backend.split()[0]
+    with pytest.MonkeyPatch.context() as patch:
+        if name == "cuda":
+            patch.setattr(cuda_call, "module", emulated)
+            emulated.set_schedule(3)
+        if backend == "cuda in bands":
+            set_memory_limit(BAND_BYTES / GIGABYTE)
+        torch.use_deterministic_algorithms(backend == "cuda in order")
+        try:
+            yield replace(SETTINGS, backend=name)
+        finally:
+            torch.use_deterministic_algorithms(False)
+            set_memory_limit(None)
+
+
+def run_steps(
+    objective: Objective | None, view: View, n_steps: int = 4, backend: str = "cpu"
+) -> tuple[AdamState, GradStats, Outcome]:
     state = first_state()
     stats = GradStats.zeros(len(state))
-    descent = Descent(SETTINGS, objective)
-    for _ in range(n_steps):
-        outcome = descent.step(state, stats, view, Rates(LRS, 0.5, 2.0, True))
+    with settings_for(backend) as settings:
+        descent = Descent(settings, objective)
+        for _ in range(n_steps):
+            outcome = descent.step(state, stats, view, Rates(LRS, 0.5, 2.0, True))
     return state, stats, outcome
 
 
-def assert_same_steps(view: View) -> None:
-    native, native_stats, native_outcome = run_steps(None, view)
+def assert_same_steps(view: View, backend: str) -> None:
+    native, native_stats, native_outcome = run_steps(None, view, backend=backend)
     oracle, oracle_stats, outcome = run_steps(Objective(), view)
     assert native_outcome.loss == pytest.approx(outcome.loss, rel=1e-5)
     assert native.n_steps == oracle.n_steps == 4
@@ -60,29 +108,29 @@ def assert_same_steps(view: View) -> None:
     torch.testing.assert_close(native_stats.sums, oracle_stats.sums, rtol=1e-3, atol=1e-7)
 
 
-def test_native_step_moves_as_autograd_does():
-    assert_same_steps(view_of())
+def test_native_step_moves_as_autograd_does(backend: str):
+    assert_same_steps(view_of(), backend)
 
 
-def test_native_step_takes_weights_and_float_targets():
+def test_native_step_takes_weights_and_float_targets(backend: str):
     target = view_of().target
     weight = torch.linspace(0, 1, target.rgb.shape[1]).expand(target.rgb.shape[:2]).contiguous()
-    assert_same_steps(view_of(target=Target(target.rgb.float() / 255, None, weight)))
+    assert_same_steps(view_of(target=Target(target.rgb.float() / 255, None, weight)), backend)
 
 
-def test_native_step_takes_colour_transforms_and_gives_their_gradient():
+def test_native_step_takes_colour_transforms_and_gives_their_gradient(backend: str):
     transform = torch.tensor([[1.1, 0.1, 0.0, 0.02], [0.0, 0.9, 0.05, -0.01], [0.02, 0.0, 1.2, 0.0]])
     view = view_of(transform=transform)
-    assert_same_steps(view)
-    native, oracle = run_steps(None, view, 1)[2], run_steps(Objective(), view, 1)[2]
+    assert_same_steps(view, backend)
+    native, oracle = run_steps(None, view, 1, backend)[2], run_steps(Objective(), view, 1)[2]
     assert native.v_transform is not None
     assert oracle.v_transform is not None
     torch.testing.assert_close(native.v_transform, oracle.v_transform, rtol=1e-4, atol=1e-6)
 
 
-def test_native_step_gives_the_gradient_of_the_camera():
+def test_native_step_gives_the_gradient_of_the_camera(backend: str):
     view = view_of(wants_viewmat=True)
-    native, oracle = run_steps(None, view, 1)[2], run_steps(Objective(), view, 1)[2]
+    native, oracle = run_steps(None, view, 1, backend)[2], run_steps(Objective(), view, 1)[2]
     assert native.v_viewmat is not None
     assert oracle.v_viewmat is not None
     assert native.v_viewmat.abs().max() > 0
@@ -90,32 +138,67 @@ def test_native_step_gives_the_gradient_of_the_camera():
 
 
 @pytest.mark.parametrize("objective", [None, Objective()])
-def test_step_without_a_finite_loss_moves_nothing(objective: Objective | None):
+def test_step_without_a_finite_loss_moves_nothing(objective: Objective | None, backend: str):
     target = view_of().target
     broken = Target(torch.full(target.rgb.shape, torch.nan), None, None)
-    state, _, outcome = run_steps(objective, view_of(target=broken), 1)
+    state, stats, outcome = run_steps(objective, view_of(target=broken), 1, backend)
     assert outcome.loss != outcome.loss
     assert state.n_steps == 0
     assert all(torch.equal(a, b) for a, b in zip(state.values.values(), first_state().values.values(), strict=True))
+    assert not stats.counts.any()
 
 
-def test_unseen_gaussians_stay_where_they_are():
+def test_unseen_gaussians_stay_where_they_are(backend: str):
     state = first_state()
     state.values["means"].detach()[4] = torch.tensor([0.0, 0.0, -1e3])
     before = state.gaussians().detach().map(torch.clone)
-    Descent(SETTINGS).step(state, GradStats.zeros(len(state)), view_of(), Rates(LRS, 0.5, 2.0, True))
+    with settings_for(backend) as settings:
+        Descent(settings).step(state, GradStats.zeros(len(state)), view_of(), Rates(LRS, 0.5, 2.0, True))
     same = {name: torch.equal(value[4], before.params()[name][4]) for name, value in state.values.items()}
     assert all(same.values()), same
 
 
-def test_step_follows_arrays_that_were_replaced():
+def test_step_follows_arrays_that_were_replaced(backend: str):
     state, stats, view = first_state(), GradStats.zeros(len(SCENE.payload)), view_of()
-    descent = Descent(SETTINGS)
-    descent.step(state, stats, view, Rates(LRS, 0.5, 2.0, True))
-    state.rearrange(torch.arange(10), torch.zeros(10, dtype=torch.bool))
-    before = state.values["sh0"].detach().clone()
-    descent.step(state, GradStats.zeros(10), view, Rates(LRS, 0.5, 2.0, True))
+    with settings_for(backend) as settings:
+        descent = Descent(settings)
+        descent.step(state, stats, view, Rates(LRS, 0.5, 2.0, True))
+        state.rearrange(torch.arange(10), torch.zeros(10, dtype=torch.bool))
+        before = state.values["sh0"].detach().clone()
+        descent.step(state, GradStats.zeros(10), view, Rates(LRS, 0.5, 2.0, True))
     assert not torch.equal(before, state.values["sh0"].detach())
+
+
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_cuda_step_takes_every_degree(degree: int):
+    emulated_or_skip()
+    moved = []
+    for backend in ("cpu", "cuda"):
+        state = first_state(degree)
+        with settings_for(backend) as settings:
+            outcome = Descent(settings).step(state, GradStats.zeros(len(state)), view_of(), Rates(LRS, 0.5, 2.0, False))
+        moved.append((outcome.loss, state))
+    (found_loss, found), (loss, expected) = reversed(moved)
+    assert found_loss == pytest.approx(loss, rel=1e-5)
+    for name, value in expected.exp_avg_sq.items():  # before Adam has divided sizes away
+        torch.testing.assert_close(
+            found.exp_avg_sq[name],
+            value,
+            rtol=5e-3,
+            atol=float(value.abs().max()) * 1e-4 if len(value.flatten()) else 0,
+        )
+
+
+def test_too_little_memory_for_the_lists_is_said_and_moves_nothing(monkeypatch: pytest.MonkeyPatch):
+    emulated_or_skip()
+    monkeypatch.setitem(globals(), "BAND_BYTES", 100)
+    state = first_state()
+    with (
+        settings_for("cuda in bands") as settings,
+        pytest.raises(MemoryError, match=r"one row of tiles .* are allowed"),
+    ):
+        Descent(settings).step(state, GradStats.zeros(len(state)), view_of(), Rates(LRS, 0.5, 2.0, False))
+    assert torch.equal(state.values["means"], first_state().values["means"])
 
 
 def test_objective_replaces_what_is_shown_and_adds_to_the_loss():

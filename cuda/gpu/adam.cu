@@ -2,7 +2,7 @@
 // bytes a value, none but the mask for rows that are not visible.
 #include <stdexcept>
 
-#include "gpu/parameters.h"
+#include "gpu/adam_value.h"
 #include "gpu/warp.h"
 
 namespace scene3d {
@@ -20,13 +20,6 @@ struct AdamTable {
   AdamRule rule;
   unsigned int* n_bad;
 };
-
-__device__ inline void adam_value(const AdamArray& a, const AdamRule& rule, unsigned i, float grad) {
-  const float m = rule.beta1 * a.exp_avg[i] + (1.f - rule.beta1) * grad;
-  const float v = rule.beta2 * a.exp_avg_sq[i] + (1.f - rule.beta2) * (grad * grad);
-  a.exp_avg[i] = m, a.exp_avg_sq[i] = v;
-  a.param[i] -= a.step_size * (m / (sqrtf(v) * rule.root_correction + rule.eps));
-}
 
 __global__ void __launch_bounds__(kThreads) adam_kernel(AdamTable table) {
   int k = 0;

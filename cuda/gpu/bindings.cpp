@@ -37,5 +37,6 @@ NB_MODULE(S3D_MODULE, m) {
 #endif
   bind_raster(m);
   bind_steps(m);
+  bind_descent(m);
   bind_field(m);
 }

@@ -21,6 +21,7 @@ using StreamNumber = uintptr_t;
 
 void bind_raster(nb::module_& m);
 void bind_steps(nb::module_& m);
+void bind_descent(nb::module_& m);
 void bind_field(nb::module_& m);
 
 }  // namespace gpu

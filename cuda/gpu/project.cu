@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kGroupThreads)
   if (i < call.n) {
     out.tiles_of[i] = n_tiles;
     is_visible[i] = n_tiles > 0;
-    radii[i] = n_tiles > 0 ? most(e.half_x, e.half_y) : 0.f;
+    if (radii) radii[i] = n_tiles > 0 ? most(e.half_x, e.half_y) : 0.f;
   }
   const unsigned n_pairs = warp_sum(n_tiles);
   const unsigned n_visible = __popc(__ballot_sync(kAllLanes, n_tiles > 0)), n_unsound = __popc(__ballot_sync(kAllLanes, !is_sound));

@@ -18,7 +18,7 @@ constexpr int64_t kSmallLists = INT64_C(256) << 20;
 std::vector<Band> choose_bands(const RasterState& state, const RasterOptions& options, const Memory& memory, Stream stream) {
   const int64_t per_pair = kBytesPerPair + (options.is_ordered ? kOrderedBytesPerPair : 0), needed = state.n_pairs * per_pair;
   int64_t limit = options.memory_limit;
-  if (limit <= 0) limit = needed <= kSmallLists ? kSmallLists : memory.available();
+  if (limit <= 0) limit = limit == 0 && needed <= kSmallLists ? kSmallLists : memory.available();
   // Places of pairs are 32-bit numbers.
   const int64_t most_pairs = std::min<int64_t>(limit / per_pair, INT64_C(0x7fffffff));
   if (state.n_pairs <= most_pairs) return {{0, state.grid.tiles_y, state.n_pairs}};
@@ -70,11 +70,9 @@ void raster_forward(const RasterCall<float>& call, const RasterOptions& options,
   }
 }
 
-void raster_backward(const RasterCall<float>& call, const RasterOptions& options, const RasterImages<float>& images,
-                     const RasterUpstream<float>& upstream, const RasterGrads<float>& out, const Memory& memory,
-                     Stream stream, const RasterState& state) {
+const float* raster_sums(const RasterCall<float>& call, const RasterOptions& options, const RasterImages<float>& images,
+                         const RasterUpstream<float>& upstream, const Memory& memory, Stream stream, const RasterState& state) {
   float* const sums = memory.take<float>(call.n * kSumFloats, true);
-  float* const view_partials = out.viewmat ? memory.take<float>(view_partial_floats(call.n), true) : nullptr;
   if (state.n_visible > 0) clear_sums(state.n_visible, state.projected.order, sums, stream);
   for (const Band& band : state.bands) {
     if (band.n_pairs == 0) continue;
@@ -86,6 +84,14 @@ void raster_backward(const RasterCall<float>& call, const RasterOptions& options
     if (rows) add_rows(state.n_visible, state.projected, lists, rows, touched, sums, stream);
     memory.release();
   }
+  return sums;
+}
+
+void raster_backward(const RasterCall<float>& call, const RasterOptions& options, const RasterImages<float>& images,
+                     const RasterUpstream<float>& upstream, const RasterGrads<float>& out, const Memory& memory,
+                     Stream stream, const RasterState& state) {
+  float* const view_partials = out.viewmat ? memory.take<float>(view_partial_floats(call.n), true) : nullptr;
+  const float* const sums = raster_sums(call, options, images, upstream, memory, stream, state);
   gaussian_gradients(call, state.projected.tiles_of, sums, out, view_partials, stream);
 }
 

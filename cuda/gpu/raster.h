@@ -79,7 +79,7 @@ struct Memory {
 
 struct RasterOptions {
   bool is_ordered;       // sums in a fixed order: same input, same bytes
-  int64_t memory_limit;  // bytes for the lists of a band; 0 = as many as are available
+  int64_t memory_limit;  // bytes for the lists of a band; 0 = as many as are available; below: ask also for few
 };
 
 struct RasterState {
@@ -91,11 +91,15 @@ struct RasterState {
   bool has_lists;     // else backward lists again, band after band
 };
 
-// Writes all of `out` and radii [N].
+// Writes all of `out`, and radii [N] if given.
 void raster_forward(const RasterCall<float>& call, const RasterOptions& options, const RasterImages<float>& out,
                     float* radii, const Memory& memory, Stream stream, RasterState& state);
 
-// Writes all of `out`.
+// The first half of the way back: rows of kSumFloats by Gaussian, written for the visible ones.
+const float* raster_sums(const RasterCall<float>& call, const RasterOptions& options, const RasterImages<float>& images,
+                         const RasterUpstream<float>& upstream, const Memory& memory, Stream stream, const RasterState& state);
+
+// All of it. Writes all of `out`.
 void raster_backward(const RasterCall<float>& call, const RasterOptions& options, const RasterImages<float>& images,
                      const RasterUpstream<float>& upstream, const RasterGrads<float>& out, const Memory& memory,
                      Stream stream, const RasterState& state);

@@ -1,70 +1,28 @@
 // Bindings of the rasterizer. Python allocates every output, and all working memory through the calls in WorkingMemory.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
-#include <nanobind/stl/vector.h>
 
 #include <memory>
 #include <optional>
-#include <vector>
 
-#include "gpu/bindings.h"
-#include "gpu/raster.h"
-#include "math/sh.h"
+#include "gpu/raster_arrays.h"
 
 namespace scene3d {
 namespace gpu {
 namespace {
 
-using Input = Array<const float>;
 using Output = Array<float>;
 using MaybeInput = std::optional<Input>;
 using MaybeOutput = std::optional<Output>;
 
-// The view and settings of a call, built once in Python and used by forward and backward.
-struct CallSettings {
-  double viewmat[16], K[9];
-  int width, height, sh_degree;
-  double near_z, far_z, eps2d;
-  double background[3];
-  bool antialiased, with_extra, absgrad;
-  RasterOptions options;
-};
-
-using Matrix4 = nb::ndarray<const double, nb::shape<4, 4>, nb::c_contig, nb::device::cpu>;
-using Matrix3 = nb::ndarray<const double, nb::shape<3, 3>, nb::c_contig, nb::device::cpu>;
-
-CallSettings make_settings(Matrix4 viewmat, Matrix3 K, int width, int height, int sh_degree, double near_z, double far_z,
+CallSettings make_settings(const std::array<double, 16>& viewmat, const std::array<double, 9>& K, int width, int height, int sh_degree, double near_z, double far_z,
                            double eps2d, double red, double green, double blue, bool antialiased, bool with_extra,
                            bool absgrad, bool is_ordered, int64_t memory_limit) {
   CallSettings s = {{}, {}, width, height, sh_degree, near_z, far_z, eps2d, {red, green, blue}, antialiased, with_extra,
                     absgrad, {is_ordered, memory_limit}};
-  for (int i = 0; i < 16; i++) s.viewmat[i] = viewmat.data()[i];
-  for (int i = 0; i < 9; i++) s.K[i] = K.data()[i];
+  for (int i = 0; i < 16; i++) s.viewmat[i] = viewmat[static_cast<size_t>(i)];
+  for (int i = 0; i < 9; i++) s.K[i] = K[static_cast<size_t>(i)];
   return s;
-}
-
-void expect_size(size_t found, size_t expected, const char* name) {
-  if (found == expected) return;
-  throw nb::value_error((std::string(name) + ": expected " + std::to_string(expected) + " numbers, got " + std::to_string(found)).c_str());
-}
-
-// params: means, quats, log_scales, opacity_logits, sh0, shN.
-RasterCall<float> make_call(const CallSettings& s, const std::vector<Input>& params) {
-  if (params.size() != 6) throw nb::value_error("params: expected 6 arrays");
-  const size_t n = params[0].shape(0), columns[5] = {3, 4, 3, 1, 3};
-  for (size_t k = 0; k < 5; k++) expect_size(params[k].size(), n * columns[k], "params");
-  RasterCall<float> c = {};
-  c.view = make_view<float>(s.viewmat, s.K, s.width, s.height, s.near_z, s.far_z, s.eps2d, s.antialiased);
-  c.width = s.width, c.height = s.height, c.sh_degree = s.sh_degree;
-  c.n = static_cast<int64_t>(n);
-  c.shN_stride = static_cast<int64_t>(3 * params[5].shape(1));
-  if (s.sh_degree < 0 || s.sh_degree > 3 || 3 * (sh_count(s.sh_degree) - 1) > c.shN_stride)
-    throw nb::value_error("sh_degree exceeds the coefficients stored");
-  c.means = params[0].data(), c.quats = params[1].data(), c.log_scales = params[2].data();
-  c.opacity_logits = params[3].data(), c.sh0 = params[4].data(), c.shN = params[5].data();
-  for (int i = 0; i < 3; i++) c.background[i] = static_cast<float>(s.background[i]);
-  c.with_extra = s.with_extra, c.absgrad = s.absgrad;
-  return c;
 }
 
 template <class A>
@@ -124,11 +82,6 @@ Memory make_memory(const nb::callable& allocate, const nb::callable& release, co
             nb::gil_scoped_acquire lock;
             return nb::cast<int64_t>(available());
           }};
-}
-
-[[noreturn]] void raise_memory_error(const std::length_error& error) {
-  PyErr_SetString(PyExc_MemoryError, error.what());
-  throw nb::python_error();
 }
 
 std::shared_ptr<RasterState> call_forward(const CallSettings& s, const std::vector<Input>& params,

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scene3d.ops.memory_limit import memory_limit
+
 try:
     from scene3d import _cuda
 except ImportError:
@@ -26,6 +28,11 @@ def takes(*values: Tensor | None) -> bool:
     if module is None:
         return False
     return all(v is None or (v.device.type == module.DEVICE_TYPE and v.dtype == torch.float32) for v in values)
+
+
+def device_type() -> str:
+    """Type of the device whose tensors the module takes."""
+    return "cuda" if module is None else module.DEVICE_TYPE
 
 
 def begin(native: Any, device: torch.device) -> int:
@@ -59,14 +66,22 @@ class Memory:
         return block.data_ptr()
 
     def _available(self) -> int:
-        """Bytes that torch may still take: free ones and those that it holds unused."""
-        if self._device.type != "cuda":
-            return 1 << 40
-        free, total = torch.cuda.mem_get_info(self._device)
-        allocated = torch.cuda.memory_allocated(self._device)
-        unused = torch.cuda.memory_reserved(self._device) - allocated
-        allowed = int(total * _memory_fraction(self._device)) - allocated
-        return max(1, min(free + unused, allowed) - _RESERVE_BYTES)
+        return available_bytes(self._device)
+
+
+def available_bytes(device: torch.device) -> int:
+    """Bytes that torch may still take on a device: free ones and those that it holds unused, within the limit.
+
+    On the CPU, where kernels run in tests, all of the limit, or 2^40.
+    """
+    limit = memory_limit()
+    if device.type != "cuda":
+        return 1 << 40 if limit is None else limit
+    free, total = torch.cuda.mem_get_info(device)
+    allocated = torch.cuda.memory_allocated(device)
+    unused = torch.cuda.memory_reserved(device) - allocated
+    allowed = min(int(total * _memory_fraction(device)), total if limit is None else limit) - allocated
+    return max(1, min(free + unused, allowed) - _RESERVE_BYTES)
 
 
 def _memory_fraction(device: torch.device) -> float:

@@ -21,12 +21,13 @@ from scene3d.core.progress import Progress
 from scene3d.ops.threads import single_threaded_torch
 from scene3d.recon import checkpoint, exposure, losses, pose_refine, schedule, strategy_default, strategy_mcmc
 from scene3d.recon.densify import Clock, GradStats, is_refine_step
-from scene3d.recon.descent import Descent, Objective, Outcome, Rates, View
+from scene3d.recon.descent import Descent, Objective
 from scene3d.recon.fit_state import FitState
 from scene3d.recon.initialize import scene_extent
 from scene3d.recon.optim import with_sh_degree
 from scene3d.recon.photos import PhotoStore
 from scene3d.recon.settings import FitSettings
+from scene3d.recon.step import Outcome, Rates, View
 from scene3d.recon.validate import Validation, validate
 from scene3d.render.types import RasterSettings
 

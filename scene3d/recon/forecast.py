@@ -9,22 +9,47 @@ import torch
 
 from scene3d.core.capture import Capture
 from scene3d.core.gaussians import SH_COUNTS, Gaussians
+from scene3d.ops.memory_limit import gigabytes_text
 from scene3d.recon import losses, schedule
 from scene3d.recon.densify import GradStats, count_limit
-from scene3d.recon.descent import Descent, Rates, View
+from scene3d.recon.descent import Descent
 from scene3d.recon.optim import AdamState
 from scene3d.recon.photos import PhotoStore, reduced_size
 from scene3d.recon.settings import FitSettings
+from scene3d.recon.step import Rates, View
 from scene3d.render.types import RasterSettings
 
 N_FRACTIONS = 200
 PROBE_SCALE = 4
 N_REPEATS = 5  # Of a timed step; the shortest counts, the first ones pay for fresh memory.
-BYTES_PER_PIXEL = 160  # Images, their gradients, loss maps, tile lists.
-BYTES_PER_SPLAT = 400  # Projected values and their gradients, per-thread rows, sort keys.
-TENSORS_PER_PARAMETER = 5  # Value, gradient, two moments, and one copy while rows are rearranged.
 PHOTO_CACHE_BYTES = 512 << 20
-BASE_BYTES = 600 << 20  # Python with torch, and decoding of photos.
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """What a fit takes on a kind of device.
+
+    Attributes:
+        base: Bytes of the program itself.
+        per_pixel: Bytes: images, their gradients, loss maps, tile lists.
+        per_splat: Bytes: projected values and their gradients, per-thread rows, sort keys.
+        per_parameter: Numbers: value, two moments, gradient, and a copy while rows are rearranged.
+        keeps_photos: Whether photos count.
+    """
+
+    base: int
+    per_pixel: int
+    per_splat: int
+    per_parameter: float
+    keeps_photos: bool
+
+
+# The largest tensor holds three quarters of a Gaussian's numbers and is copied alone. Torch's cache cannot use all of
+# what it holds; photos stay on a GPU only where there is room.
+MEMORY = {
+    "cpu": MemoryModel(600 << 20, 160, 400, 5, True),
+    "cuda": MemoryModel(256 << 20, 120, 340, 4, False),
+}
 
 
 @dataclass(frozen=True)
@@ -86,16 +111,39 @@ def forecast(capture: Capture, n_start: int, settings: FitSettings, cost: CostMo
     seconds = total / N_FRACTIONS * settings.max_steps
     if settings.time_limit:
         seconds = min(seconds, settings.time_limit)
-    return Forecast(seconds, _memory(capture, max(counts), width * height, settings), max(counts))
+    return Forecast(seconds, memory_bytes(capture, max(counts), settings), max(counts))
 
 
-def _memory(capture: Capture, n_gaussians: int, n_pixels: int, settings: FitSettings) -> int:
+def memory_bytes(capture: Capture, n_gaussians: int, settings: FitSettings, device_type: str = "cpu") -> int:
+    """What a fit takes at most with so many Gaussians, about, in the memory of the host or of the GPU."""
+    model = MEMORY[device_type]
+    sizes = capture.cameras.sizes[list(capture.train)]
     n_parameters = 11 + 3 * SH_COUNTS[settings.sh_degree]
+    per_gaussian = 4 * n_parameters * model.per_parameter + model.per_splat
     photos = int(capture.cameras.sizes.prod(dim=1).sum()) * (5 if capture.has_alpha else 3)
-    per_gaussian = 4 * n_parameters * TENSORS_PER_PARAMETER + BYTES_PER_SPLAT
     # Reduced photos of two scales add a third at most.
-    kept = min(photos * 4 // 3, PHOTO_CACHE_BYTES)
-    return BASE_BYTES + kept + n_gaussians * per_gaussian + n_pixels * BYTES_PER_PIXEL
+    kept = min(photos * 4 // 3, PHOTO_CACHE_BYTES) if model.keeps_photos else 0
+    pixels = int(sizes.prod(dim=1).max()) * model.per_pixel
+    return model.base + kept + int(n_gaussians * per_gaussian) + pixels
+
+
+def check_memory(capture: Capture, n_start: int, settings: FitSettings, device_type: str, n_bytes: int) -> None:
+    """Compare what a fit may take with what it is allowed, before it begins.
+
+    Raises:
+        ValueError: it is too much; says how many Gaussians would do.
+    """
+    n_most = max(n_start, settings.strategy.cap_max)
+    needed = memory_bytes(capture, n_most, settings, device_type)
+    if needed <= n_bytes:
+        return
+    none = memory_bytes(capture, 0, settings, device_type)
+    n_possible = max(0, int((n_bytes - none) * n_most / (needed - none)))
+    remedy = f"Use --strategy.cap-max {n_possible:,}".replace(",", "") if n_possible >= n_start else "Give it more"
+    raise ValueError(
+        f"memory-limit: this fit needs about {gigabytes_text(needed)} with at most {n_most:,} Gaussians, "
+        f"got {gigabytes_text(n_bytes)}. {remedy}, or smaller photos (--max-size)"
+    )
 
 
 def _time_step(store: PhotoStore, view: int, gaussians: Gaussians, scale: int, settings: FitSettings) -> float:

@@ -18,6 +18,7 @@ import torch
 from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.gaussians import Gaussians
+from scene3d.ops import cuda_call
 from scene3d.render.types import RasterSettings, Render
 
 VARIABLE = "SCENE3D_BACKEND"
@@ -104,7 +105,9 @@ def device_for(explicit: str) -> torch.device:
     if wanted == "auto":
         names = ("cuda", "gsplat") if torch.cuda.is_available() else ()
         wanted = next((name for name in names if why_unavailable(name) is None), "cpu")
-    return torch.device("cuda" if wanted in ("cuda", "gsplat") else "cpu")
+    if wanted == "cuda":
+        return torch.device(cuda_call.device_type())
+    return torch.device("cuda" if wanted == "gsplat" else "cpu")
 
 
 @functools.cache

@@ -6,7 +6,6 @@ finished pixel may take in up to 1e-4 more than the reference does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.gaussians import Gaussians
+from scene3d.render.pinhole import Pinhole, native_arguments, pinhole
 from scene3d.render.types import RasterSettings, RasterStats, Render, image_widths, render_of_images
 
 try:
@@ -41,45 +41,9 @@ def native() -> Any:
     return _cpu
 
 
-@dataclass(frozen=True)
-class Pinhole:
-    """One camera in plain numbers.
-
-    Attributes:
-        viewmat: cam_from_world by rows, 16 numbers.
-        K: Intrinsics by rows, 9 numbers, pixels.
-        width: Pixels.
-        height: Pixels.
-    """
-
-    viewmat: list[float]
-    K: list[float]
-    width: int
-    height: int
-
-
-def pinhole(cameras: Cameras, view: int = 0) -> Pinhole:
-    """One of C cameras."""
-    width, height = cameras.sizes[view].tolist()
-    return Pinhole(cameras.viewmats[view].flatten().tolist(), cameras.Ks[view].flatten().tolist(), width, height)
-
-
 def call_settings(camera: Pinhole, settings: RasterSettings, degree: int) -> Any:
     """A camera and how to render it, as native code takes them. `degree` is that of the spherical harmonics."""
-    return native().CallSettings(
-        camera.viewmat,
-        camera.K,
-        camera.width,
-        camera.height,
-        degree,
-        settings.near,
-        settings.far,
-        settings.eps2d,
-        *settings.background,
-        settings.antialiased,
-        settings.with_depth or settings.with_normals,
-        settings.absgrad,
-    )
+    return native().CallSettings(*native_arguments(camera, settings, degree))
 
 
 def rasterize_arrays(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings) -> Render:

@@ -17,16 +17,29 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.gaussians import Gaussians
 from scene3d.ops import cuda_call
+from scene3d.ops import memory_limit as memory_limits
+from scene3d.render.pinhole import Pinhole, native_arguments, pinhole
 from scene3d.render.types import RasterSettings, RasterStats, Render, image_widths, render_of_images
+
+# Also short lists ask how much memory there is.
+ASK = -1
 
 
 def why_unavailable() -> str | None:
     """Reason why the native module cannot run here, None where it can."""
     if cuda_call.module is None:
         return "the CUDA module is not built"
-    if not torch.cuda.is_available():
+    if cuda_call.module.DEVICE_TYPE == "cuda" and not torch.cuda.is_available():
         return "no CUDA device"
     return None
+
+
+def call_settings(module: Any, camera: Pinhole, settings: RasterSettings, degree: int, memory_limit: int = 0) -> Any:
+    """A camera and how to render it, as a given build of the kernels takes them; memory_limit as in rasterize_with."""
+    is_ordered = torch.are_deterministic_algorithms_enabled()
+    if memory_limit == 0 and memory_limits.memory_limit() is not None:
+        memory_limit = ASK
+    return module.CallSettings(*native_arguments(camera, settings, degree), is_ordered, memory_limit)
 
 
 def rasterize_arrays(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings) -> Render:
@@ -75,26 +88,9 @@ class _Call:
         self.width, self.height = cameras.width(), cameras.height()
         self.with_extra = settings.with_depth or settings.with_normals
         self.degree = gaussians.sh_degree if settings.sh_degree is None else settings.sh_degree
-        viewmats = cameras.viewmats.detach().cpu().double().contiguous()
-        Ks = cameras.Ks.detach().cpu().double().contiguous()
+        on_host = cameras.to("cpu")
         self.views = [
-            module.CallSettings(
-                viewmats[c],
-                Ks[c],
-                self.width,
-                self.height,
-                self.degree,
-                settings.near,
-                settings.far,
-                settings.eps2d,
-                *settings.background,
-                settings.antialiased,
-                self.with_extra,
-                settings.absgrad,
-                torch.are_deterministic_algorithms_enabled(),
-                memory_limit,
-            )
-            for c in range(n_views)
+            call_settings(module, pinhole(on_host, c), settings, self.degree, memory_limit) for c in range(n_views)
         ]
         self.radii = torch.empty(n_views, n, device=self.device)
         self.grad2d = torch.zeros(n_views, n, device=self.device)

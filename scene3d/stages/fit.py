@@ -22,16 +22,19 @@ from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import SPLATS_FILE, read_scene, write_scene
 from scene3d.io.stamp import digest
 from scene3d.io.transforms_json import write_transforms_json
+from scene3d.ops import cuda_call
+from scene3d.ops.memory_limit import memory_limit, set_memory_limit
 from scene3d.ops.threads import set_threads
 from scene3d.recon import checkpoint, fit_files, triangulate
 from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.fit import FitResult, Hooks, fit
-from scene3d.recon.forecast import forecast, measure_cost
+from scene3d.recon.forecast import check_memory, forecast, measure_cost
 from scene3d.recon.initialize import initialize
 from scene3d.recon.pose_progress import StepProgress
 from scene3d.recon.presets import MAX_SIZES, PresetName, preset_settings
 from scene3d.recon.settings import BackgroundName, ExposureName, FitSettings
 from scene3d.recon.surface import surface_objective
+from scene3d.render import backends
 from scene3d.stages import fit_field
 from scene3d.stages.fit_field import FieldConfig
 from scene3d.view.live import Live, start_live
@@ -122,6 +125,9 @@ class Config:
     """Go on from the checkpoint in the output folder, if there is one."""
     backend: str = "auto"
     """Rasterizer: auto, cpu, cuda, gsplat or reference."""
+    memory_limit: float | None = None
+    """GB of the GPU's memory to take at most, of the host's where there is no GPU. Splats are listed in parts that fit;
+    what cannot fit is refused at once. Default: all that is free."""
     view: bool = False
     """Show the fit of Gaussians in the browser while it goes on; only this machine can look."""
     view_port: int = 8080
@@ -133,6 +139,7 @@ class Config:
 def run(config: Config) -> None:
     """Read, fit, write, print the score."""
     set_threads(config.threads)
+    set_memory_limit(config.memory_limit)
     capture = read_capture(config.capture, _capture_options(config))
     for notice in capture.notices:
         logger.info("%s", notice)
@@ -145,6 +152,7 @@ def run(config: Config) -> None:
         return
     settings = fit_settings(config, capture)
     first = _first_gaussians(config, capture)
+    _check_memory(capture, len(first), settings)
     path = config.out / "checkpoint.pt"
     resumes = config.resume and path.exists()
     done = checkpoint.load(path, capture, settings).step if resumes else 0
@@ -172,6 +180,17 @@ def run(config: Config) -> None:
     if config.pose_opt:
         write_transforms_json(result.capture.cameras, config.out / "refined_transforms.json")
     print(_summary(result, config.out / SPLATS_FILE))
+
+
+def _check_memory(capture: Capture, n_first: int, settings: FitSettings) -> None:
+    limit, device = memory_limit(), backends.device_for(settings.backend)
+    if limit is not None:
+        check_memory(capture, n_first, settings, device.type, limit)
+    elif device.type == "cuda":
+        try:
+            check_memory(capture, n_first, settings, device.type, cuda_call.available_bytes(device))
+        except ValueError as error:  # The count may stay below its cap.
+            logger.warning("%s", str(error).replace("memory-limit: ", "", 1).replace("got", "the GPU has"))
 
 
 def _view(config: Config, capture: Capture, first: Gaussians) -> Live:

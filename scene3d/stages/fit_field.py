@@ -46,7 +46,10 @@ class FieldConfig:
 
 
 # Options of `scene3d fit` that only Gaussians know; a field must not seem to follow them.
-SPLAT_OPTIONS = ("strategy", "sh_degree", "antialiased", "exposure", "pose_opt", "opacity_reg", "scale_reg", "init")
+SPLAT_OPTIONS = (
+    *("strategy", "sh_degree", "antialiased", "exposure", "pose_opt", "opacity_reg", "scale_reg", "init"),
+    "memory_limit",
+)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,12 @@ from scene3d.io.camera_path import read_cameras, views_of
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene
 from scene3d.io.video import WRITTEN_SUFFIXES, write_video
+from scene3d.ops.memory_limit import set_memory_limit
+from scene3d.render import backends
 from scene3d.render.first_view import choose
 from scene3d.render.frames import FrameSettings, Mode, frames
 from scene3d.render.itinerary import Itinerary, PathName, Wish, fit_size, plan
+from scene3d.render.memory import check_memory
 from scene3d.render.panorama import panoramas
 from scene3d.render.scene_points import scene_points
 
@@ -74,10 +77,14 @@ class Config:
     """Every n-th photo by name is a test view."""
     backend: str = "auto"
     """Rasterizer: auto, cpu, cuda, gsplat or reference."""
+    memory_limit: float | None = None
+    """GB of the GPU's memory to take at most, of the host's where there is no GPU. Splats are listed in parts that fit;
+    what cannot fit is refused at once. Default: all that is free."""
 
 
 def run(config: Config) -> None:
     """Render every view and print where it is."""
+    set_memory_limit(config.memory_limit)
     scene = read_scene(config.scene)
     options = CaptureOptions(data_factor=config.data_factor, test_every=config.test_every)
     capture = None if config.capture is None else read_capture(config.capture, options)
@@ -90,6 +97,7 @@ def run(config: Config) -> None:
     itinerary = _chosen(itinerary, config.only)
     if config.lens == "panorama":
         itinerary = _around(itinerary, config)
+    check_memory(scene, itinerary.cameras, backends.device_for(config.backend).type)
     out = config.out or _default_out(config, itinerary)
     _check_output(out, itinerary.cameras)
     is_white = config.background == "white" or (

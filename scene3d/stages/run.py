@@ -51,6 +51,7 @@ class FitOptions(fit.Config):
     test_every: Suppress[int] = 8
     resume: Suppress[bool] = True
     backend: Suppress[str] = "auto"
+    memory_limit: Suppress[float | None] = None
     view: Suppress[bool] = False
     view_port: Suppress[int] = 8080
 
@@ -74,6 +75,7 @@ class RenderOptions(render.Config):
     data_factor: Suppress[int | None] = None
     test_every: Suppress[int] = 8
     backend: Suppress[str] = "auto"
+    memory_limit: Suppress[float | None] = None
     seconds: float = 5.0
     """Length of the video."""
 
@@ -96,6 +98,9 @@ class Config:
     """Every n-th photo by name is held out for testing; 0 = none."""
     backend: str = "auto"
     """Rasterizer: auto, cpu, cuda, gsplat or reference."""
+    memory_limit: float | None = None
+    """GB of the GPU's memory to take at most, of the host's where there is no GPU. Splats are listed in parts that fit;
+    what cannot fit is refused at once. Default: all that is free."""
     view: bool = False
     """Show the fit in the browser while it goes on; only this machine can look."""
     pose: PoseOptions = field(default_factory=PoseOptions)
@@ -207,8 +212,9 @@ def _pose_job(config: Config, photos: Path, out: Path) -> _Job:
 
 def _fit_job(config: Config, source: Path, out: Path) -> _Job:
     folder = out / "fit"
-    # Whether somebody looks changes nothing of the result: it is no part of what decides whether the fit is done.
-    whole = replace(config.fit, capture=source, out=folder, view=config.view)
+    # Whether somebody looks, and how much memory there is, changes nothing of the result: they are no part of what
+    # decides whether the fit is done.
+    whole = replace(config.fit, capture=source, out=folder, view=config.view, memory_limit=config.memory_limit)
     outputs = (_scene(config, out), folder / "log.jsonl")
     return _Job(
         "fit", config.fit, lambda resumes: fit.run(replace(whole, resume=resumes)), {"capture": source}, outputs, folder
@@ -242,7 +248,7 @@ def _render_jobs(config: Config, source: Path, capture: Capture, out: Path) -> l
         options[folder / "depth"] = replace(sized, path="test", mode="depth", cameras=None)
 
     def job(target: Path, chosen: RenderOptions) -> _Job:
-        whole = replace(chosen, scene=scene, capture=source, out=target)
+        whole = replace(chosen, scene=scene, capture=source, out=target, memory_limit=config.memory_limit)
         stamps = folder / f".{target.stem}"
         return _Job(f"render {target.name}", chosen, lambda resumes: render.run(whole), inputs, (target,), stamps)
 
