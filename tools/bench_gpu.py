@@ -1,18 +1,19 @@
 """Check and time the CUDA backend on a GPU machine in one call: parity, compute-sanitizer, times beside gsplat, fits.
 
-Parity: images and gradients of cuda, cpu and, where it is installed, gsplat. Sanitizer: memcheck, racecheck and
-synccheck of tests/gpu's smallest case. Times are medians of CUDA events; all in one process, with the same
-scene and settings. `step` is render, L1 + SSIM (ours for both), backward and Adam (ours; torch's fused one for gsplat).
+Parity (tools/gpu_parity.py): images and gradients of cuda, cpu and, where it is installed, gsplat; a native step of
+fitting; rays through a field. Sanitizer: memcheck, racecheck and synccheck of tests/gpu's smallest cases. Times are
+medians of CUDA events; all in one process, with the same scene and settings. `step` is render, L1 + SSIM, backward and
+Adam: one native call for ours; for gsplat ours L1 + SSIM, torch's autograd and its fused Adam.
+
+With --emulate the kernels run on the host, in tiny sizes: that tries this script, and its times mean nothing.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import shutil
 import statistics
-import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,14 +21,16 @@ from pathlib import Path
 import torch
 import tyro
 from bench_raster import Case, random_case
+from gpu_parity import Parity, compare_fields, compare_renders, compare_steps, sanitize, step_call
 from torch import Tensor
 
 from scene3d.core.errors import BackendUnavailable
-from scene3d.core.fields import Decoder, Field
+from scene3d.core.fields import DIRECTION_TERMS, Decoder, Field
 from scene3d.core.gaussians import Gaussians
+from scene3d.io.atomic import write_text
 from scene3d.io.capture_files import CaptureOptions, read_capture
-from scene3d.ops.adam import adam_step_
-from scene3d.recon.fit import fit
+from scene3d.ops import cuda_call
+from scene3d.recon.fit import Hooks, LogLine, fit
 from scene3d.recon.initialize import initialize
 from scene3d.recon.presets import PresetName, preset_settings
 from scene3d.render import backends, field_cuda
@@ -36,10 +39,6 @@ from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
 from scene3d.report.environment import environment
 
-MIN_PSNR_DB = 60.0
-MAX_GRADIENT_ERROR = 1e-3
-SANITIZERS = ("memcheck", "racecheck", "synccheck")
-SMALL_TEST = Path(__file__).resolve().parents[1] / "tests" / "gpu" / "test_cuda_device.py"
 LR = 1e-4
 PRESETS: tuple[PresetName, ...] = ("fast", "balanced")
 
@@ -60,19 +59,10 @@ class Config:
     """Rays a call through a field of 300^3 nodes; 0 = none."""
     sanitize: bool = True
     """Also run compute-sanitizer, where it is installed."""
+    emulate: bool = False
+    """Run the kernels on the host instead, in tiny sizes, to try this script. Needs scene3d._cuda_emulated."""
     out: Path | None = None
     """JSON file for all figures."""
-
-
-@dataclass(frozen=True)
-class Parity:
-    """One backend against another on one scene; `error` is the largest relative error of a parameter's gradient."""
-
-    pair: str
-    psnr: float
-    error: float
-    worst: str
-    passed: bool
 
 
 @dataclass(frozen=True)
@@ -89,7 +79,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Fit:
-    """One fit: seconds, and PSNR of the test views at its end."""
+    """One fit: seconds, PSNR of the test views at its end, and the seconds after which half a dB was missing."""
 
     capture: str
     preset: str
@@ -98,45 +88,22 @@ class Fit:
     n_steps: int
     n_gaussians: int
     psnr: float
+    seconds_to_half_db: float
+    curve: list[tuple[float, float]]
 
 
-def images_and_gradients(case: Case, backend: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """One render and its gradients under a fixed random loss, on the CPU in float64."""
-    device = "cpu" if backend == "cpu" else "cuda"
-    leaves = case.gaussians.map(lambda value: value.detach().to(device).requires_grad_())
-    rgb = rasterize(leaves, case.cameras.to(device), RasterSettings(), backend).rgb
-    weights = torch.randn(rgb.shape, generator=torch.Generator().manual_seed(1))
-    (rgb * weights.to(device)).sum().backward()
-    gradients = {name: value.grad.cpu().double() for name, value in leaves.params().items() if value.grad is not None}
-    return rgb.detach().cpu().double(), gradients
+@dataclass(frozen=True)
+class Sizes:
+    """How large things are; tiny with --emulate."""
+
+    parity: tuple[int, int, int]  # Gaussians, width, height
+    field_nodes: int
+    field_ranks: tuple[int, int]
+    field_rays: int
 
 
-def compare(case: Case, one: str, other: str) -> Parity:
-    """Hold backend `one` against `other`."""
-    (image, gradients), (expected, wanted) = (images_and_gradients(case, name) for name in (one, other))
-    psnr = float(-10 * (image - expected).square().mean().clamp_min(1e-20).log10())
-    errors = {
-        name: float((gradients[name] - wanted[name]).norm() / wanted[name].norm())
-        for name in wanted
-        if wanted[name].norm() > 0
-    }
-    worst = max(errors, key=lambda name: errors[name])
-    passed = psnr >= MIN_PSNR_DB and errors[worst] <= MAX_GRADIENT_ERROR
-    return Parity(f"{one} / {other}", psnr, errors[worst], worst, passed)
-
-
-def sanitize() -> dict[str, str]:
-    """What compute-sanitizer finds, by tool."""
-    if shutil.which("compute-sanitizer") is None:
-        return {"compute-sanitizer": "not installed"}
-    pytest = [sys.executable, "-m", "pytest", "-q", "-x", str(SMALL_TEST), "-k", "small_scene"]
-    found = {}
-    for tool in SANITIZERS:
-        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *pytest]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = [line for line in result.stdout.splitlines() if "SUMMARY" in line] or [f"exit code {result.returncode}"]
-        found[tool] = "clean" if result.returncode == 0 else lines[-1].strip("= ")
-    return found
+FULL = Sizes((50_000, 480, 270), 300, (16, 48), 4096)
+TINY = Sizes((150, 48, 32), 12, (16, 16), 24)
 
 
 def scaled_case(n: int, height: int) -> Case:
@@ -144,7 +111,8 @@ def scaled_case(n: int, height: int) -> Case:
     width = height * 16 // 9
     median = 2.4 * (100_000 / n * (width * height) / (960 * 540)) ** 0.5
     case = random_case(n, width, height, median)
-    return replace(case, gaussians=case.gaussians.to("cuda"), cameras=case.cameras.to("cuda"))
+    device = cuda_call.device_type()
+    return replace(case, gaussians=case.gaussians.to(device), cameras=case.cameras.to(device))
 
 
 def render_ours(leaves: Gaussians, case: Case) -> Tensor:
@@ -171,18 +139,6 @@ def render_gsplat(leaves: Gaussians, case: Case) -> Tensor:
     )[0]
 
 
-def our_adam(leaves: Gaussians) -> Callable[[], None]:
-    """Our Adam over all parameters, as a call without arguments."""
-    params = list(leaves.params().values())
-    means, squares = [torch.zeros_like(p) for p in params], [torch.zeros_like(p) for p in params]
-    values = [p.detach() for p in params]
-
-    def step() -> None:
-        adam_step_(values, [p.grad for p in params], means, squares, [LR] * len(params), 10, None)
-
-    return step
-
-
 def torch_adam(leaves: Gaussians) -> Callable[[], None]:
     """torch's fused Adam, as a call without arguments."""
     optimizer = torch.optim.Adam(list(leaves.params().values()), lr=LR, eps=1e-15, fused=True)
@@ -194,7 +150,11 @@ def torch_adam(leaves: Gaussians) -> Callable[[], None]:
 
 
 def milliseconds(call: Callable[[], object], repeats: int) -> float:
-    """Median time of a call on the device."""
+    """Median time of a call: on the device, or with --emulate on the host."""
+    if cuda_call.device_type() == "cpu":
+        began = time.perf_counter()
+        call()
+        return 1e3 * (time.perf_counter() - began)
     times = []
     for i in range(repeats + 5):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -207,77 +167,114 @@ def milliseconds(call: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
+def our_step(case: Case, photo: Tensor) -> Callable[[], object]:
+    """A native step on a photo that stays the same; the means do not move far in a hundred of them."""
+    descent, state, stats, view, rates = step_call(case, "cuda", photo)
+    return lambda: descent.step(state, stats, view, rates)
+
+
+def gsplat_step(case: Case, leaves: Gaussians, photo: Tensor) -> Callable[[], object]:
+    """gsplat's render with our loss, autograd and torch's fused Adam."""
+    adam, target = torch_adam(leaves), photo.to(leaves.device)
+
+    def step() -> None:
+        forget(leaves)
+        l1_ssim(render_gsplat(leaves, case)[0], target).backward()
+        adam()
+
+    return step
+
+
+def forget(leaves: Gaussians) -> None:
+    """Drop gradients."""
+    for value in leaves.params().values():
+        value.grad = None
+
+
 def measure(case: Case, backend: str, repeats: int) -> Row:
     """Times of one backend on one scene."""
-    render, make_adam = (render_ours, our_adam) if backend == "cuda" else (render_gsplat, torch_adam)
+    render = render_ours if backend == "cuda" else render_gsplat
     leaves = case.gaussians.map(lambda value: value.clone().requires_grad_())
-    target = torch.rand(case.cameras.height(), case.cameras.width(), 3, device="cuda")
-    v_rgb = torch.randn(1, *target.shape, device="cuda") * 1e-3
-    adam = make_adam(leaves)
-
-    def forget() -> None:
-        for value in leaves.params().values():
-            value.grad = None
+    photo = torch.randint(0, 256, (case.cameras.height(), case.cameras.width(), 3)).to(torch.uint8)
+    v_rgb = torch.randn(1, *photo.shape, device=leaves.device) * 1e-3
+    step = our_step(case, photo) if backend == "cuda" else gsplat_step(case, leaves, photo)
 
     def forward() -> None:
         with torch.no_grad():
             render(leaves, case)
 
     def both() -> None:
-        forget()
+        forget(leaves)
         render(leaves, case).backward(v_rgb)
 
-    def step() -> None:
-        forget()
-        l1_ssim(render(leaves, case)[0], target).backward()
-        adam()
-
-    torch.cuda.reset_peak_memory_stats()
+    has_gpu = leaves.device.type == "cuda"
+    if has_gpu:
+        torch.cuda.reset_peak_memory_stats()
     try:
         times = [milliseconds(call, repeats) for call in (forward, both, step)]
     except (torch.cuda.OutOfMemoryError, MemoryError):
         times = [float("nan")] * 3
-    peak = torch.cuda.max_memory_allocated() / 2**30
-    torch.cuda.empty_cache()
+    peak = torch.cuda.max_memory_allocated() / 2**30 if has_gpu else float("nan")
+    if has_gpu:
+        torch.cuda.empty_cache()
     return Row(case.name, backend, *times, peak)
 
 
-def measure_field(n_rays: int, repeats: int) -> dict[str, float]:
-    """Millions of rays a second through a random VM field, half of whose cells are empty, without its network."""
-    generator = torch.Generator(device="cuda").manual_seed(0)
+def random_field(sizes: Sizes) -> Field:
+    """A VM field on the CPU, half of whose cells are empty."""
+    generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
-        return 0.4 * torch.randn(*shape, generator=generator, device="cuda")
+        return 0.4 * torch.randn(*shape, generator=generator)
 
-    nodes, hidden = 300, 64
+    nodes, hidden, width = sizes.field_nodes, 64, 32
     shapes = ((nodes, nodes), (nodes, nodes), (nodes, nodes), (nodes,), (nodes,), (nodes,))
-    density, color = (tuple(normal(*shape, rank).requires_grad_() for shape in shapes) for rank in (16, 48))
-    layers = (normal(5 * 32 + 16, hidden), normal(hidden, hidden), normal(hidden, 3))
-    decoder = Decoder(normal(144, 32), layers, (normal(hidden), normal(hidden), normal(3)))
-    box = torch.tensor([[-1.0] * 3, [1.0] * 3], device="cuda")
-    cells = torch.rand(75, 75, 75, generator=generator, device="cuda") < 0.5
-    field = Field("vm", box, density, color, decoder, 20.0, 2 / nodes, -3.0, cells)
-    origins = torch.nn.functional.normalize(normal(n_rays, 3), dim=1) * 3
-    directions = torch.nn.functional.normalize(normal(n_rays, 3) - origins, dim=1)
+    density, color = (tuple(normal(*shape, rank) for shape in shapes) for rank in sizes.field_ranks)
+    layers = (normal(5 * width + DIRECTION_TERMS, hidden), normal(hidden, hidden), normal(hidden, 3))
+    decoder = Decoder(normal(3 * sizes.field_ranks[1], width), layers, (normal(hidden), normal(hidden), normal(3)))
+    box = torch.tensor([[-1.0] * 3, [1.0] * 3])
+    cells = torch.rand(nodes // 4, nodes // 4, nodes // 4, generator=generator) < 0.5
+    return Field("vm", box, density, color, decoder, 20.0, 2 / nodes, -3.0, cells)
+
+
+def measure_field(scene: Field, n_rays: int, repeats: int) -> dict[str, float]:
+    """Millions of rays a second through a field, without its network."""
+    device = cuda_call.device_type()
+    moved = scene.to(device)
+    leaves = moved.with_factors(tuple(value.detach().requires_grad_() for value in moved.factors()))
+    generator = torch.Generator().manual_seed(4)
+    origins = torch.nn.functional.normalize(torch.randn(n_rays, 3, generator=generator), dim=1) * 3
+    directions = torch.nn.functional.normalize(0.4 * torch.randn(n_rays, 3, generator=generator) - origins, dim=1)
+    rays = origins.to(device), directions.to(device)
 
     def forward() -> None:
         with torch.no_grad():
-            field_cuda.march(field, origins, directions, None)
+            field_cuda.march(leaves, *rays, None)
 
     def both() -> None:
-        field_cuda.march(field, origins, directions, None).features.sum().backward()
+        field_cuda.march(leaves, *rays, None).features.sum().backward()
 
     calls = {"forward": forward, "forward and backward": both}
     return {name: n_rays / milliseconds(call, repeats) / 1e3 for name, call in calls.items()}
 
 
-def fit_capture(folder: Path, preset: PresetName, backend: str, data_factor: int) -> Fit:
+def fit_capture(folder: Path, preset: PresetName, backend: str, config: Config) -> Fit:
     """A whole fit with the settings of a preset."""
-    capture = read_capture(folder, CaptureOptions(data_factor=data_factor))
-    settings = replace(preset_settings(preset, capture), backend=backend, checkpoint_every=0)
-    result = fit(capture, initialize(capture, settings.seed), settings)
-    psnr = result.validation.psnr if result.validation else float("nan")
-    return Fit(folder.name, preset, backend, result.seconds, result.n_steps, len(result.gaussians), psnr)
+    capture = read_capture(folder, CaptureOptions(data_factor=config.data_factor))
+    settings = preset_settings(preset, capture, 4 if config.emulate else None)
+    every = max(1, settings.max_steps // 20)
+    points = tuple(range(every, settings.max_steps, every))
+    settings = replace(settings, backend=backend, checkpoint_every=0, eval_steps=points)
+    first = initialize(capture, settings.seed)
+    if config.emulate:
+        first = first.select(torch.arange(0, len(first), max(1, len(first) // 200)))
+    lines: list[LogLine] = []
+    result = fit(capture, first, settings, Hooks(log=lines.append))
+    curve = [(line.seconds, line.psnr) for line in lines if line.psnr is not None]
+    psnr = curve[-1][1] if curve else float("nan")
+    near = next((seconds for seconds, value in curve if value >= psnr - 0.5), float("nan"))
+    n = len(result.gaussians)
+    return Fit(folder.name, preset, backend, result.seconds, result.n_steps, n, psnr, near, curve)
 
 
 def format_rows(rows: list[Row]) -> str:
@@ -295,40 +292,67 @@ def format_rows(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def emulated(config: Config) -> Config:
+    """Put the kernels on the host in the place of the device, and make everything tiny."""
+    from scene3d import _cuda_emulated
+
+    cuda_call.module = _cuda_emulated
+    return replace(config, counts=(200,), heights=(36,), rays=min(config.rays, 32), sanitize=False)
+
+
 def run(config: Config) -> int:
     """All of it; the exit code says whether parity and the sanitizer passed."""
+    if config.emulate:
+        config = emulated(config)
     reason = backends.why_unavailable("cuda")
     if reason is not None:
         raise BackendUnavailable("cuda", reason, backends.remedy("cuda"))
-    has_gsplat = importlib.util.find_spec("gsplat") is not None
-    small = random_case(50_000, 480, 270, 1.7)
-    others = ["cpu", "gsplat"] if has_gsplat else ["cpu"]
-    parity = [compare(small, "cuda", other) for other in others]
+    has_gsplat = backends.why_unavailable("gsplat") is None
+    sizes = TINY if config.emulate else FULL
+    field = random_field(sizes)
+    parity = all_parity(sizes, field, has_gsplat)
     for line in parity:
         verdict = "ok" if line.passed else "FAILED"
-        print(f"{line.pair:16} image {line.psnr:6.1f} dB, gradient of {line.worst} off by {line.error:.1e}: {verdict}")
+        print(f"{line.pair:20} image {line.psnr:6.1f} dB, {line.worst} off by {line.error:.1e}: {verdict}")
     found = sanitize() if config.sanitize else {}
     for tool, verdict in found.items():
-        print(f"{tool:16} {verdict}")
+        print(f"{tool:20} {verdict}")
     rows = []
     for n in config.counts:
         for height in config.heights:
             case = scaled_case(n, height)
             rows += [measure(case, name, config.repeats) for name in (["cuda", "gsplat"] if has_gsplat else ["cuda"])]
     print(format_rows(rows))
-    speeds = measure_field(config.rays, config.repeats) if config.rays else {}
+    speeds = measure_field(field, config.rays, config.repeats) if config.rays else {}
     for name, speed in speeds.items():
-        print(f"field, {name}: {speed:.1f} million rays a second")
+        print(f"field, {name}: {speed:.3g} million rays a second")
     fits = []
     for folder in config.captures:
         for preset in PRESETS:
-            fits.append(fit_capture(folder, preset, "cuda", config.data_factor))
-            print(f"fit {fits[-1]}", flush=True)
+            fits.append(fit_capture(folder, preset, "cuda", config))
+            print(format_fit(fits[-1]), flush=True)
     if config.out is not None:
         tables = {"parity": [asdict(p) for p in parity], "sanitizer": found, "times": [asdict(row) for row in rows]}
-        tables |= {"million rays a second": speeds, "fits": [asdict(f) for f in fits]}
-        config.out.write_text(json.dumps({"environment": environment(), **tables}, indent=1))
+        tables |= {"million rays a second": speeds, "fits": [asdict(f) for f in fits], "emulated": config.emulate}
+        write_text(config.out, json.dumps({"environment": environment(), **tables}, indent=1))
     return 0 if all(p.passed for p in parity) and set(found.values()) <= {"clean", "not installed"} else 1
+
+
+def all_parity(sizes: Sizes, field: Field, has_gsplat: bool) -> list[Parity]:
+    """Every comparison that can be made here."""
+    n, width, height = sizes.parity
+    small = random_case(n, width, height, 1.7)
+    renders = [compare_renders(small, "cuda", other) for other in (["cpu", "gsplat"] if has_gsplat else ["cpu"])]
+    return [*renders, compare_steps(small), compare_fields(field, sizes.field_rays)]
+
+
+def format_fit(line: Fit) -> str:
+    """One fit in a line."""
+    return (
+        f"{line.capture}, {line.preset}, {line.backend}: {line.psnr:.2f} dB in {line.seconds:.1f} s "
+        f"(half a dB less after {line.seconds_to_half_db:.1f} s), "
+        f"{line.n_steps:,} steps, {line.n_gaussians:,} Gaussians"
+    )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.gaussians import Gaussians
 from scene3d.ops import cuda_call
+from scene3d.render import self_check
 from scene3d.render.types import RasterSettings, Render
 
 VARIABLE = "SCENE3D_BACKEND"
@@ -82,7 +83,7 @@ def choose(explicit: str, device: torch.device, dtype: torch.dtype = torch.float
 
     Raises:
         ValueError: there is no backend of that name.
-        BackendUnavailable: the one asked for does not run here.
+        BackendUnavailable: the one asked for does not run here, or CUDA was not and its kernels fail their check.
     """
     wanted = explicit if explicit != "auto" else os.environ.get(VARIABLE, "auto") or "auto"
     if wanted != "auto":
@@ -94,6 +95,8 @@ def choose(explicit: str, device: torch.device, dtype: torch.dtype = torch.float
         return "reference"
     for name in ("cuda", "gsplat") if device.type == "cuda" else ("cpu",):
         if why_unavailable(name) is None:
+            if name == "cuda":
+                self_check.check_cuda()
             return name
     _warn_slow(device.type)
     return "reference"

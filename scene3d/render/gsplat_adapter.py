@@ -17,6 +17,8 @@ from scene3d.ops import covariance
 from scene3d.render import reference
 from scene3d.render.types import RasterSettings, RasterStats, Render
 
+DEVICE_TYPE = "cuda"
+
 
 def why_unavailable() -> str | None:
     """Reason why gsplat cannot run here. Does not import it: that would compile its kernels."""
@@ -29,7 +31,7 @@ def why_unavailable() -> str | None:
 
 def rasterize_arrays(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings) -> Render:
     """Render C views of one size. See `scene3d.render.rasterize.rasterize`."""
-    if gaussians.device.type != "cuda" or gaussians.dtype != torch.float32:
+    if gaussians.device.type != DEVICE_TYPE or gaussians.dtype != torch.float32:
         raise TypeError(
             f"backend 'gsplat': expected float32 on a CUDA device, got {gaussians.dtype} on {gaussians.device}. "
             "Convert it with .to('cuda', torch.float32)"
