@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from strategies import random_gaussians
 
 from scene3d.core.gaussians import Gaussians
@@ -69,3 +71,26 @@ def ksplat_bytes(gaussians: Gaussians, mode: int, capacity: int = 16) -> bytes:
     rest = torch.cat(bands, dim=1).numpy() if bands else np.zeros((n, 0))
     rows["rest"] = np.round((rest + 2) / 4 * 255).clip(0, 255) if mode == 2 else rest
     return bytes(header) + bytes(section) + sizes.tobytes() + centers.tobytes() + rows.tobytes()
+
+
+def v1_sog_files(folder: Path) -> None:
+    """A loose SOG of version 1 with two Gaussians."""
+
+    def image(name: str, rows: list[list[int]]) -> None:
+        pixels = np.zeros((4, 4, 4), np.uint8)
+        pixels.reshape(-1, 4)[: len(rows)] = rows
+        Image.fromarray(pixels).save(folder / name, "WEBP", lossless=True, exact=True)
+
+    image("means_l.webp", [[255, 255, 255, 255], [0, 0, 0, 255]])
+    image("means_u.webp", [[255, 255, 255, 255], [0, 0, 0, 255]])
+    image("quats.webp", [[128, 128, 128, 252], [128, 128, 128, 254]])
+    image("scales.webp", [[0, 0, 0, 255], [255, 255, 255, 255]])
+    image("sh0.webp", [[0, 0, 0, 0], [255, 255, 255, 255]])
+    bounds = {"mins": [-1, -1, -1], "maxs": [1, 2, 3]}
+    meta = {
+        "means": {"shape": [2, 3], **bounds, "files": ["means_l.webp", "means_u.webp"]},
+        "scales": {"shape": [2, 3], **bounds, "files": ["scales.webp"]},
+        "quats": {"shape": [2, 4], "files": ["quats.webp"]},
+        "sh0": {"shape": [2, 1, 4], "mins": [0, 0, 0, -4], "maxs": [1, 2, 3, 4], "files": ["sh0.webp"]},
+    }
+    (folder / "meta.json").write_text(json.dumps(meta))

@@ -333,3 +333,17 @@ def test_flat_gaussians_without_a_third_scale_are_read(tmp_path):
     back = rewritten(tmp_path, gaussians, 0, [*names, "rot_0", "rot_1", "rot_2", "rot_3"])
     assert torch.equal(back.log_scales[:, :2], gaussians.log_scales[:, :2])
     assert float(back.scales[:, 2].max()) < 1e-8
+
+
+def test_an_absurd_word_in_text_takes_no_memory(tmp_path: Path) -> None:
+    head = "ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    (tmp_path / "a.ply").write_text(f"{head}1 2 3\n4 5 {'6' * 100}\n")
+    with pytest.raises(FormatError, match="holds something that is not a number"):
+        read_points_ply(tmp_path / "a.ply")
+
+
+def test_endless_properties_are_refused(tmp_path: Path) -> None:
+    lines = "".join(f"property float p{i}\n" for i in range(1001))
+    (tmp_path / "a.ply").write_text(f"ply\nformat ascii 1.0\nelement vertex 0\n{lines}end_header\n")
+    with pytest.raises(FormatError, match="has more than 1000 properties"):
+        read_points_ply(tmp_path / "a.ply")

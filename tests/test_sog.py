@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from format_files import v1_sog_files
 from PIL import Image
 from strategies import random_gaussians
 
 from scene3d import _cpu
-from scene3d.core.errors import FormatError
+from scene3d.core.errors import FormatError, OutputError
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.registry import read_scene, scene_size, write_scene
@@ -129,7 +130,8 @@ def archive(tmp_path: Path) -> Path:
     [
         (lambda m: m.update(version=3), r"meta.json.version: expected a whole number from 2 to 2, got number 3"),
         (lambda m: m.update(count=10**12), "meta.json.count: expected a whole number"),
-        (lambda m: m.update(count=10**8), "means_l.webp: expected at least 100000000 pixels, got 20x16"),
+        (lambda m: m.update(count=10**5), "means_l.webp: expected at least 100000 pixels, got 20x16"),
+        (lambda m: m.update(count=10**8), r"says it holds 100000000 Gaussians in \d+ bytes, which is too much"),
         (lambda m: m.update(count=True), "meta.json.count: expected a whole number"),
         (lambda m: m.pop("quats"), "meta.json.quats: expected an object, got nothing"),
         (lambda m: m["means"].update(mins=[0, 1]), "meta.json.means.mins: expected 3 finite numbers"),
@@ -203,29 +205,8 @@ def test_a_loose_export_that_fails_leaves_the_old_files(tmp_path: Path) -> None:
     assert after == {name: data for name, data in before.items() if name != "shN_labels.webp"}
 
 
-def v1_files(folder: Path) -> None:
-    def image(name: str, rows: list[list[int]]) -> None:
-        pixels = np.zeros((4, 4, 4), np.uint8)
-        pixels.reshape(-1, 4)[: len(rows)] = rows
-        Image.fromarray(pixels).save(folder / name, "WEBP", lossless=True, exact=True)
-
-    image("means_l.webp", [[255, 255, 255, 255], [0, 0, 0, 255]])
-    image("means_u.webp", [[255, 255, 255, 255], [0, 0, 0, 255]])
-    image("quats.webp", [[128, 128, 128, 252], [128, 128, 128, 254]])
-    image("scales.webp", [[0, 0, 0, 255], [255, 255, 255, 255]])
-    image("sh0.webp", [[0, 0, 0, 0], [255, 255, 255, 255]])
-    bounds = {"mins": [-1, -1, -1], "maxs": [1, 2, 3]}
-    meta = {
-        "means": {"shape": [2, 3], **bounds, "files": ["means_l.webp", "means_u.webp"]},
-        "scales": {"shape": [2, 3], **bounds, "files": ["scales.webp"]},
-        "quats": {"shape": [2, 4], "files": ["quats.webp"]},
-        "sh0": {"shape": [2, 1, 4], "mins": [0, 0, 0, -4], "maxs": [1, 2, 3, 4], "files": ["sh0.webp"]},
-    }
-    (folder / "meta.json").write_text(json.dumps(meta))
-
-
 def test_version_1_is_read(tmp_path: Path) -> None:
-    v1_files(tmp_path)
+    v1_sog_files(tmp_path)
     gaussians = read_scene(tmp_path / "meta.json").payload
     e = torch.e
     torch.testing.assert_close(gaussians.means, torch.tensor([[e - 1, e**2 - 1, e**3 - 1], [1 - e] * 3]))
@@ -233,3 +214,47 @@ def test_version_1_is_read(tmp_path: Path) -> None:
     assert gaussians.opacity_logits.tolist() == [-4, 4]
     assert gaussians.sh0[1, 0].tolist() == [1, 2, 3]
     assert gaussians.quats.abs().argmax(dim=1).tolist() == [0, 2]
+
+
+def streamed_sog(folder: Path) -> dict:
+    """Two leaves of one chunk of 6; the second has a coarser level too. Returns what lod-meta.json says."""
+    write_scene(scene(6), folder / "0_0" / "meta.json")
+    leaves = [
+        {"lods": {"0": {"file": 0, "offset": 0, "count": 4}}},
+        {"lods": {"1": {"file": 0, "offset": 0, "count": 1}, "0": {"file": 0, "offset": 4, "count": 2}}},
+    ]
+    meta = {"version": 1, "lodLevels": 2, "filenames": ["0_0/meta.json"], "tree": {"children": leaves}}
+    (folder / "lod-meta.json").write_text(json.dumps(meta))
+    return meta
+
+
+def test_the_finest_level_of_a_streamed_sog_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    streamed_sog(tmp_path)
+    whole = read_scene(tmp_path / "0_0" / "meta.json").splats()
+    found = read_scene(tmp_path / "lod-meta.json").splats()
+    assert torch.equal(found.means, whole.means)
+    assert torch.equal(found.shN, whole.shN)
+    assert "read the finest of 2 levels of detail" in caplog.text
+    assert scene_size(tmp_path / "lod-meta.json") == sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "version: expected a whole number from 1 to 1, got number 2"),
+        ({"filenames": ["../0_0/meta.json"]}, r"expected a plain file name, got '\.\.'"),
+        ({"filenames": ["0_1/meta.json"]}, "no such file"),
+        ({"tree": {"lods": {"0": {"file": 1, "offset": 0, "count": 1}}}}, "file: expected a whole number from 0 to 0"),
+        ({"tree": {"lods": {"0": {"file": 0, "offset": 5, "count": 2}}}}, "expected at least 7 Gaussians"),
+    ],
+)
+def test_a_wrong_streamed_sog_is_told(change: dict, message: str, tmp_path: Path) -> None:
+    meta = streamed_sog(tmp_path)
+    (tmp_path / "lod-meta.json").write_text(json.dumps(meta | change))
+    with pytest.raises(FormatError, match=message):
+        read_scene(tmp_path / "lod-meta.json")
+
+
+def test_streamed_sog_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="unknown scene format"):
+        write_scene(scene(6), tmp_path / "lod-meta.json")

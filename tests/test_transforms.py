@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +215,22 @@ def test_truncation_at_every_byte_is_a_format_error(tmp_path):
         path.write_bytes(whole[:size])
         with pytest.raises(FormatError):
             read_transforms(path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("fl_x", 10**400), ("w", float("inf")), ("cx", None)])
+def test_numbers_that_no_float_holds_are_told(key: str, value: object, tmp_path: Path) -> None:
+    write_transforms_capture(tmp_path, 3)
+    data = json.loads((tmp_path / "transforms.json").read_text())
+    data["frames"][0][key] = value
+    (tmp_path / "transforms.json").write_text(json.dumps(data))
+    with pytest.raises(FormatError, match=f"{key}: expected a finite number"):
+        read_transforms(tmp_path / "transforms.json")
+
+
+def test_a_photo_of_an_impossible_name_is_not_there(tmp_path: Path) -> None:
+    write_transforms_capture(tmp_path, 3)
+    data = json.loads((tmp_path / "transforms.json").read_text())
+    data["frames"][0]["file_path"] = "x" * 5000
+    data["frames"][1]["file_path"] = "a\0b"
+    (tmp_path / "transforms.json").write_text(json.dumps(data))
+    assert "names 2 photos that are not there" in read_transforms(tmp_path / "transforms.json").notices[0]

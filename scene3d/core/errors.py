@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+MAX_PROBLEM = 400
+
 
 class Scene3dError(Exception):
     """Base of every error that the command line prints as one line."""
@@ -17,6 +19,9 @@ class FormatError(Scene3dError):
 
     def __init__(self, path: Path | str, problem: str, offset: int | None = None, remedy: str = "") -> None:
         place = f" at byte {offset}" if offset is not None else ""
+        # What libraries say of foreign bytes may have any length and many lines.
+        words = " ".join(problem.split())
+        problem = words if len(words) <= MAX_PROBLEM else f"{words[:MAX_PROBLEM]} ..."
         super().__init__(_sentence(f"{path}{place}: {problem}", remedy))
         self.path = Path(path)
         self.problem = problem

@@ -99,6 +99,14 @@ class Gaussians:
 
 
 def cat(parts: list[Gaussians]) -> Gaussians:
-    """Concatenate Gaussians of equal SH degree along N."""
-    rows = [part.params() for part in parts]
+    """Concatenate Gaussians along N, all brought to the highest SH degree among them; none give none."""
+    if not parts:
+        return Gaussians(*(torch.zeros(0, *shape) for shape in ((3,), (4,), (3,), (), (1, 3), (0, 3))))
+    count = max(part.shN.shape[1] for part in parts)
+    rows = [{**part.params(), "shN": _padded(part.shN, count)} for part in parts]
     return Gaussians(**{name: torch.cat([row[name] for row in rows]) for name in rows[0]})
+
+
+def _padded(shN: Tensor, count: int) -> Tensor:  # [N, K-1, 3] -> [N, count, 3]
+    missing = count - shN.shape[1]
+    return torch.cat([shN, shN.new_zeros(len(shN), missing, 3)], dim=1) if missing else shN

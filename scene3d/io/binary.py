@@ -35,6 +35,14 @@ def unreadable(path: Path, error: OSError) -> FormatError:
     return FormatError(path, f"cannot be read: {(error.strerror or str(error)).lower()}", remedy=MISSING)
 
 
+def is_file(path: Path) -> bool:
+    """Whether `path`, put together from a name that may be anything, is a file."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # A name that is too long, or holds bytes that no name can hold.
+        return False
+
+
 class ByteReader:
     """A cursor over the bytes of a file, little endian."""
 

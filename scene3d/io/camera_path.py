@@ -18,11 +18,14 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture
 from scene3d.core.errors import FormatError
+from scene3d.io.json_fields import is_finite_number
 
 OPENCV_FROM_OPENGL = (1.0, -1.0, -1.0, 1.0)
 DEFAULT_SIZE = (1280, 720)
 # Larger images than this are a mistake or an attack, not a video.
 MAX_SIDE = 16384
+# float cannot hold all whole numbers of JSON.
+MAX_NUMBER = 1e300
 CAMERAS_NAME = "cameras.json"
 
 
@@ -36,7 +39,7 @@ def read_cameras(path: Path) -> Cameras:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FormatError(path, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(path, f"is not JSON: {error}") from error
     if isinstance(data, dict) and isinstance(data.get("camera_path"), list):
         width, height = (_number(path, data, key, size) for key, size in _SIZE_KEYS)
@@ -190,7 +193,7 @@ def _matrix(value: Any, count: int) -> Tensor:
     flat = value
     while isinstance(flat, list) and flat and isinstance(flat[0], list):
         flat = [number for row in flat if isinstance(row, list) for number in row]
-    is_numbers = isinstance(flat, list) and len(flat) == count and all(_is_number(number) for number in flat)
+    is_numbers = isinstance(flat, list) and len(flat) == count and all(is_finite_number(number) for number in flat)
     if not is_numbers:
         raise ValueError(f"pose: expected {count} finite numbers, got {str(value)[:60]}")
     return torch.tensor([float(number) for number in flat], dtype=torch.float64)
@@ -198,13 +201,10 @@ def _matrix(value: Any, count: int) -> Tensor:
 
 def _number(path: Path, entry: dict[str, Any], key: str, default: float) -> float:
     value = entry.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or (isinstance(value, int) and abs(value) > MAX_NUMBER):
         raise FormatError(path, f"{key}: expected a number, got {str(value)[:60]}")
     return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_size(width: float, height: float) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from scene3d.core.errors import CaptureError
+from scene3d.io.binary import is_file
 from scene3d.io.colmap_model import ColmapCamera, ColmapImage, ColmapModel, count_images, has_model, read_model
 from scene3d.io.posed_views import PosedView, PosedViews, names_text
 from scene3d.ops.lens import COLMAP_PARAMS, lens_from_colmap
@@ -20,7 +21,7 @@ def find_models(folder: Path) -> list[Path]:
     """Folders of sparse models of a capture: sparse/0, sparse/1, ..., or sparse itself. Empty where there are none."""
     for name in MODEL_FOLDERS:
         base = folder / name
-        numbered = [child for child in base.iterdir() if child.name.isdigit()] if base.is_dir() else []
+        numbered = [child for child in base.iterdir() if child.name.isdecimal()] if base.is_dir() else []
         models = [model for model in (*sorted(numbered, key=lambda child: int(child.name)), base) if has_model(model)]
         if models:
             return models
@@ -47,7 +48,7 @@ def read_colmap(folder: Path) -> PosedViews:
     views, missing, broken = [], [], []
     for image in sorted(model.images.values(), key=lambda image: image.name):
         pose = _cam_from_world(image)
-        if not (image_folder / image.name).is_file():
+        if not is_file(image_folder / image.name):
             missing.append(image.name)
         elif pose is None:
             broken.append(image.name)
@@ -72,7 +73,7 @@ def _image_folder(folder: Path, model: ColmapModel) -> Path:
     # A folder given as .../sparse/0 or .../colmap has its photos above.
     bases = [folder, folder.parent, folder.parent.parent]
     folders = [base / name for base in bases for name in IMAGE_FOLDERS if (base / name).is_dir()]
-    found = next((f for f in folders if any((f / name).is_file() for name in names)), None)
+    found = next((f for f in folders if any(is_file(f / name) for name in names)), None)
     return found if found is not None else folder / "images"
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.errors import FormatError
-from scene3d.core.gaussians import SH_COUNTS, Gaussians, cat
+from scene3d.core.gaussians import Gaussians, cat
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.atomic import write_bytes
 from scene3d.io.finite import keep_finite, lossy_ready
@@ -55,9 +55,7 @@ def read_gltf(path: Path) -> Scene:
                 parts.append(part if world_from_mesh is None else transform_gaussians(part, world_from_mesh))
     if not parts:
         raise FormatError(path, f"holds no primitive with {SPLATTING}", remedy="A mesh is no scene of Gaussians.")
-    degree = max(part.sh_degree for part in parts)
-    gaussians = cat([_with_degree(part, degree) for part in parts])
-    return Scene(keep_finite(gaussians, path), _info(file.json))
+    return Scene(keep_finite(cat(parts), path), _info(file.json))
 
 
 def write_glb(scene: Scene, path: Path) -> None:
@@ -176,11 +174,6 @@ def _check_total(file: GltfFile, n_rows: int) -> None:
     # Many nodes may show one mesh; memory must still be in proportion to the file.
     if n_rows > FREE_ROWS + file.size_bytes():
         raise FormatError(file.path, f"shows {n_rows} Gaussians out of {file.size_bytes()} bytes, which is too much")
-
-
-def _with_degree(gaussians: Gaussians, degree: int) -> Gaussians:
-    padding = torch.zeros(len(gaussians), SH_COUNTS[degree] - 1 - gaussians.shN.shape[1], 3)
-    return Gaussians(**{**gaussians.params(), "shN": torch.cat([gaussians.shN, padding], dim=1)})
 
 
 def _info(document: JsonObject) -> SceneInfo:

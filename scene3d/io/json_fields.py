@@ -35,7 +35,7 @@ class JsonObject:
     def numbers(self, key: str, count: int) -> list[float]:
         """A list of `count` finite numbers."""
         value = self.data.get(key)
-        if not isinstance(value, list) or len(value) != count or not all(_is_finite(item) for item in value):
+        if not isinstance(value, list) or len(value) != count or not all(is_finite_number(item) for item in value):
             raise self.error(key, f"{count} finite numbers", value)
         return [float(item) for item in value]
 
@@ -77,7 +77,8 @@ def parse_json(path: Path, where: str, data: bytes) -> JsonObject:
         raise FormatError(path, f"{where} is no valid JSON: {error}", offset, TRUNCATED) from error
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
+    """Whether `value`, out of JSON, is a number that float32 can hold; JSON's whole numbers have no limit."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from scene3d.core.errors import FormatError
-from scene3d.core.gaussians import SH_COUNTS, Gaussians
+from scene3d.core.gaussians import SH_COUNTS, Gaussians, cat
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.binary import TRUNCATED, load_bytes
 from scene3d.io.finite import keep_finite
@@ -84,9 +84,7 @@ def read_ksplat(path: Path) -> Scene:
     found = sum(len(part) for part in parts)
     if found != count:
         raise FormatError(path, f"expected {count} Gaussians, got {found} in {n_sections} sections", 16)
-    columns = [torch.cat([part.params()[name] for part in parts]) for name in parts[0].params()] if parts else []
-    gaussians = Gaussians(*columns) if parts else _none()
-    return Scene(keep_finite(gaussians, path), SceneInfo())
+    return Scene(keep_finite(cat(parts), path), SceneInfo())
 
 
 def _open(path: Path) -> _File:
@@ -169,8 +167,3 @@ def _harmonics(file: _File, section: _Section, rows: np.ndarray, degree: int) ->
         block = values[:, 3 * begin : 3 * end].reshape(section.count, 3, end - begin)
         result[:, begin:end] = block.transpose(0, 2, 1)
     return result
-
-
-def _none() -> Gaussians:
-    empty = torch.zeros(0, 3)
-    return Gaussians(empty, torch.zeros(0, 4), empty, torch.zeros(0), torch.zeros(0, 1, 3), torch.zeros(0, 0, 3))

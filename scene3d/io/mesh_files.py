@@ -16,9 +16,15 @@ from torch import Tensor
 
 from scene3d.core.errors import FormatError, OutputError
 from scene3d.core.mesh import Mesh
-from scene3d.io.atomic import write_bytes
+from scene3d.io.atomic import write_all, write_bytes
+from scene3d.io.binary import TRUNCATED, load_bytes
 from scene3d.io.glb import UPRIGHT_NODE, glb_bytes, jpeg_bytes
+from scene3d.io.gltf_buffers import open_gltf
+from scene3d.io.json_fields import JsonObject
 from scene3d.io.usdz import usdz_bytes
+from scene3d.io.zip_files import check_plain_name
+
+READABLE = (".ply", ".obj", ".glb", ".gltf", ".stl", ".off")
 
 
 def read_mesh(path: Path) -> Mesh:
@@ -29,17 +35,25 @@ def read_mesh(path: Path) -> Mesh:
     """
     import trimesh
 
-    if not path.is_file():
-        raise FormatError(path, "there is no such file")
+    suffix = path.suffix.lower()
+    if suffix not in READABLE:
+        # trimesh knows more, archives among it, which may lead anywhere.
+        raise FormatError(path, f"unknown mesh format {path.suffix!r}", remedy=f"Known are {', '.join(READABLE)}.")
+    size = len(load_bytes(path))
+    if suffix in (".glb", ".gltf"):
+        _check_gltf(path, size)
     try:
         loaded: Any = _merged(trimesh.load_scene(path, process=False))
+        faces = getattr(loaded, "faces", None)
+        mesh = None if faces is None or len(faces) == 0 else _from_trimesh(loaded, path)
+    except FormatError:
+        raise
     except Exception as error:
-        # Readers of a dozen formats behind one call: whatever they raise, the file is not what its name promises.
+        # Readers of many formats behind one call: whatever they raise, the file is not what its name promises.
         raise FormatError(path, f"cannot be read as a mesh: {error}") from error
-    faces = getattr(loaded, "faces", None)
-    if faces is None or len(faces) == 0:
+    if mesh is None:
         raise FormatError(path, "expected a mesh with faces, got none", remedy="Is it a splat file? Use scene3d mesh.")
-    return _from_trimesh(loaded, path)
+    return mesh
 
 
 def write_mesh(mesh: Mesh, path: Path, up: tuple[float, float, float] | None = None) -> None:
@@ -113,12 +127,13 @@ def _write_obj(mesh: Mesh, path: Path, up: tuple[float, float, float] | None) ->
         head += [f"mtllib {path.stem}.mtl", "usemtl surface"]
     corner = _obj_corner(has_texture, mesh.normals is not None)
     lines += [f"f {corner(a)} {corner(b)} {corner(c)}" for a, b, c in (mesh.faces + 1).tolist()]
+    files = {}
     if has_texture:
         assert mesh.texture is not None
         image = path.with_name(f"{path.stem}_texture.jpg")
-        write_bytes(image, jpeg_bytes(mesh.texture))
-        write_bytes(path.with_suffix(".mtl"), f"newmtl surface\nKd 1 1 1\nKs 0 0 0\nmap_Kd {image.name}\n".encode())
-    write_bytes(path, ("\n".join([*head, *lines]) + "\n").encode())
+        material = f"newmtl surface\nKd 1 1 1\nKs 0 0 0\nmap_Kd {image.name}\n"
+        files = {image: jpeg_bytes(mesh.texture), path.with_suffix(".mtl"): material.encode()}
+    write_all({**files, path: ("\n".join([*head, *lines]) + "\n").encode()})
 
 
 def _obj_corner(has_uv: bool, has_normal: bool) -> Callable[[int], str]:
@@ -131,6 +146,25 @@ def _obj_corner(has_uv: bool, has_normal: bool) -> Callable[[int], str]:
 
 def _write_usdz(mesh: Mesh, path: Path, up: tuple[float, float, float] | None) -> None:
     write_bytes(path, usdz_bytes(mesh, upright(up)))
+
+
+def _check_gltf(path: Path, size: int) -> None:
+    """Check what trimesh takes on trust: how many numbers a file promises, and which files it names.
+
+    Raises:
+        FormatError: more numbers than bytes, or a file elsewhere.
+    """
+    document = open_gltf(path).json
+    for place in ("buffers", "images"):
+        for entry in document.items(place):
+            uri = JsonObject(path, place, entry).text("uri")
+            if uri and not uri.startswith("data:"):
+                check_plain_name(path, uri)
+                size += len(load_bytes(path.parent / uri))
+    for entry in document.items("accessors"):
+        count = JsonObject(path, "accessors", entry).integer("count", 0, 2**32)
+        if count > size:
+            raise FormatError(path, f"accessors: {count} entries do not fit into {size} bytes", remedy=TRUNCATED)
 
 
 def _merged(scene: Any) -> Any:

@@ -26,6 +26,9 @@ SCALARS = {
 }
 MAX_LINE_BYTES = 4096
 MAX_HEADER_LINES = 10_000
+MAX_PROPERTIES = 1000
+# Longer words are no numbers; all would take as much memory as the longest.
+MAX_WORD_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,9 @@ def _add_property(path: Path, element: Element, words: list[str], offset: int) -
         return Element(element.name, element.count, element.properties, True)
     if len(words) != 3 or words[1] not in SCALARS:
         raise FormatError(path, f"unknown property {' '.join(words[1:])[:60]!r}", offset)
+    if len(element.properties) == MAX_PROPERTIES:
+        problem = f"element {element.name[:60]!r} has more than {MAX_PROPERTIES} properties"
+        raise FormatError(path, problem, offset)
     if any(name == words[2] for name, _ in element.properties):
         raise FormatError(path, f"property {words[2]!r} appears twice", offset)
     return Element(element.name, element.count, (*element.properties, (words[2], SCALARS[words[1]])), element.has_lists)
@@ -205,6 +211,8 @@ def _read_ascii(path: Path, header: PlyHeader, element: Element, before: tuple[E
     if len(words) != element.count * n_properties:
         problem = f"element {element.name!r}: expected {element.count} rows of {n_properties} numbers"
         raise FormatError(path, f"{problem}, got {len(words)} numbers in {len(lines)} lines", remedy=TRUNCATED)
+    if max(map(len, words), default=0) > MAX_WORD_BYTES:
+        raise FormatError(path, f"element {element.name!r} holds something that is not a number")
     try:
         values = np.array(words, dtype="S").astype(np.float64) if words else np.zeros(0)
     except ValueError as error:

@@ -14,20 +14,23 @@ from scene3d.io.gltf import read_gltf, write_glb, write_spz_glb
 from scene3d.io.ksplat import read_ksplat
 from scene3d.io.ply import read_ply, write_ply
 from scene3d.io.s3d import read_s3d, write_s3d
-from scene3d.io.sog import named_files, read_sog, write_sog
+from scene3d.io.sog import read_sog, write_sog
+from scene3d.io.sog_files import named_files
+from scene3d.io.sog_lod import LOD_META, read_streamed_sog, streamed_files
 from scene3d.io.splat import read_splat, write_splat
 from scene3d.io.spz import read_spz, write_spz
 from scene3d.io.usd import read_usd, write_usd
 
 log = logging.getLogger(__name__)
 
-# Longer suffixes first: .compressed.ply is no plain .ply, .spz.glb no plain .glb.
+# Longer suffixes first: .compressed.ply is no plain .ply, .spz.glb no plain .glb, lod-meta.json no meta.json.
 READERS: dict[str, Callable[[Path], Scene]] = {
     ".compressed.ply": read_compressed_ply,
     ".ply": read_ply,
     ".splat": read_splat,
     ".s3d": read_s3d,
     ".sog": read_sog,
+    LOD_META: lambda path: read_streamed_sog(path, read_sog),
     "meta.json": read_sog,
     ".spz": read_spz,
     ".ksplat": read_ksplat,
@@ -105,6 +108,8 @@ def scene_size(path: Path) -> int:
     """Bytes of a scene on the disk; of loose files all that its meta.json names."""
     if not path.name.lower().endswith("meta.json"):
         return path.stat().st_size
+    if path.name.lower().endswith(LOD_META):
+        return path.stat().st_size + sum(map(scene_size, streamed_files(path)))
     return path.stat().st_size + sum((path.parent / name).stat().st_size for name in named_files(path))
 
 
@@ -114,4 +119,7 @@ def is_scene_file(path: Path) -> bool:
 
 
 def _suffix(path: Path, table: dict) -> str | None:
-    return next((suffix for suffix in table if path.name.lower().endswith(suffix)), None)
+    found = next((suffix for suffix in table if path.name.lower().endswith(suffix)), None)
+    # lod-meta.json is no meta.json of one SOG.
+    is_streamed = path.name.lower().endswith(LOD_META) and LOD_META not in table
+    return None if is_streamed else found

@@ -26,12 +26,12 @@ from scene3d.io.image_planes import decode_image, encode_webp
 from scene3d.io.json_fields import JsonObject, parse_json
 from scene3d.io.opacity import byte_logits
 from scene3d.io.scene_facts import facts_from_info, info_from_facts
+from scene3d.io.sog_files import META, check_count
 from scene3d.io.sog_planes import ENTRIES, PALETTE_COLUMNS, SogPlanes, sog_planes
 from scene3d.io.sog_v1 import decode_v1
-from scene3d.io.zip_files import FileSet, is_plain_name, open_zip, zip_bytes
+from scene3d.io.zip_files import FileSet, open_zip, zip_bytes
 from scene3d.ops import smallest_three
 
-META = "meta.json"
 MAX_COUNT = 2**28
 MAX_PALETTE = 65_536
 
@@ -63,14 +63,6 @@ def write_sog(scene: Scene, path: Path) -> None:
         write_all({**{path.parent / name: data for name, data in files.items()}, path: meta})
     else:
         write_bytes(path, zip_bytes({META: meta, **files}))
-
-
-def named_files(path: Path) -> list[str]:
-    """Images that a loose meta.json names and that lie beside it."""
-    meta = parse_json(path, META, FileSet(path).read(path.name))
-    parts = [part for part in meta.data.values() if isinstance(part, dict)]
-    names = [name for part in parts for name in part.get("files", []) if isinstance(name, str)]
-    return [name for name in names if is_plain_name(name) and (path.parent / name).is_file()]
 
 
 def _meta(planes: SogPlanes, info: SceneInfo) -> dict[str, Any]:
@@ -109,6 +101,7 @@ def _info(meta: JsonObject) -> SceneInfo:
 
 def _decode(files: FileSet, meta: JsonObject) -> Gaussians:
     count = meta.integer("count", 0, MAX_COUNT)
+    check_count(files, meta, count)
     # Images are read, and their sizes checked, before anything is made as large as `count` says.
     low, high = (_pixels(files, meta.object("means"), i, 2, count) for i in range(2))
     quats = _pixels(files, meta.object("quats"), 0, 1, count)

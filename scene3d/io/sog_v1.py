@@ -15,7 +15,8 @@ from scene3d.core.gaussians import SH_COUNTS, Gaussians
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.finite import keep_finite
 from scene3d.io.image_planes import decode_image
-from scene3d.io.json_fields import JsonObject
+from scene3d.io.json_fields import JsonObject, is_finite_number
+from scene3d.io.sog_files import check_count
 from scene3d.io.zip_files import FileSet
 from scene3d.ops import smallest_three
 
@@ -34,6 +35,7 @@ def decode_v1(files: FileSet, meta: JsonObject) -> Scene:
     if not shape or isinstance(shape[0], bool) or not isinstance(shape[0], int) or not 0 <= shape[0] <= MAX_COUNT:
         raise means.error("shape", f"a count up to {MAX_COUNT} and 3", shape)
     count = int(shape[0])
+    check_count(files, meta, count)
     names = means.texts("files", 2)
     low, high = (_pixels(files, name, count) for name in names)
     mins, maxs = (np.array(means.numbers(key, 3)) for key in ("mins", "maxs"))
@@ -69,7 +71,7 @@ def _bounded(files: FileSet, part: JsonObject, count: int, n_channels: int) -> T
 
 def _palette_sh(files: FileSet, part: JsonObject, count: int) -> Tensor:  # [N, K-1, 3]
     names = part.texts("files", 2)
-    low, high = (float(np.atleast_1d(part.data.get(key, 0.0))[0]) for key in ("mins", "maxs"))
+    low, high = (_bound(part, key) for key in ("mins", "maxs"))
     centroids = decode_image(files.path, names[0], files.read(names[0]), PALETTE_COLUMNS * 3)
     n_rest = centroids.shape[1] // PALETTE_COLUMNS
     if centroids.shape[1] % PALETTE_COLUMNS or n_rest + 1 not in SH_COUNTS:
@@ -82,3 +84,12 @@ def _palette_sh(files: FileSet, part: JsonObject, count: int) -> Tensor:  # [N, 
     if len(labels) and int(labels.max()) >= len(palette):
         raise FormatError(files.path, f"{names[1]}: expected entries below {len(palette)}, got {int(labels.max())}")
     return palette[labels]
+
+
+def _bound(part: JsonObject, key: str) -> float:
+    # Some writers put the number into a list.
+    value = part.data.get(key, 0.0)
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if not is_finite_number(value):
+        raise part.error(key, "a finite number", value)
+    return float(value)

@@ -25,7 +25,7 @@ from scene3d.io.atomic import write_bytes
 from scene3d.io.binary import TRUNCATED, ByteReader, load_bytes
 from scene3d.io.finite import keep_finite, lossy_ready
 from scene3d.io.opacity import byte_logits
-from scene3d.io.unpacking import MAX_DEFLATE_RATIO, unpack_zstd
+from scene3d.io.unpacking import is_plausible, unpack_zstd
 from scene3d.ops import morton, smallest_three
 
 MAGIC = 0x5053474E
@@ -135,7 +135,7 @@ def _gzip_planes(path: Path, data: bytes) -> tuple[_Header, list[np.ndarray]]:
         if header.version >= 4:
             raise FormatError(path, f"expected version 1 to 3 inside of gzip, got {header.version}", 4)
         needed = sum(header.plane_sizes())
-        if needed > MAX_DEFLATE_RATIO * len(data):
+        if not is_plausible(len(data), needed):
             problem = f"says {header.count} Gaussians, {needed} bytes, which cannot be packed into {len(data)}"
             raise FormatError(path, problem, 8)
         body = unpacker.decompress(unpacker.unconsumed_tail, needed) if needed else b""

@@ -20,9 +20,10 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras
 from scene3d.core.errors import CaptureError, FormatError
 from scene3d.io.atomic import write_json
-from scene3d.io.binary import load_bytes
+from scene3d.io.binary import is_file, load_bytes
 from scene3d.io.colmap import find_models
 from scene3d.io.colmap_model import read_model
+from scene3d.io.json_fields import is_finite_number
 from scene3d.io.ply import read_points_ply, write_points_ply
 from scene3d.io.posed_views import PosedView, PosedViews, names_text, rigid
 from scene3d.ops.lens import COLMAP_PARAMS, Lens
@@ -149,10 +150,10 @@ def _read_frames(path: Path, data: dict[str, Any], split: str) -> PosedViews:
 
 def _find_image(folder: Path, name: str) -> Path | None:
     path = folder / name.replace("\\", "/")
-    if path.is_file():
+    if is_file(path):
         return path
     candidates = (path.with_name(path.name + suffix) for suffix in IMAGE_SUFFIXES)
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    return next((candidate for candidate in candidates if is_file(candidate)), None)
 
 
 def _cam_from_world(matrix: Any) -> tuple[np.ndarray, bool] | None:
@@ -166,7 +167,7 @@ def _cam_from_world(matrix: Any) -> tuple[np.ndarray, bool] | None:
 def _matrix(value: Any) -> np.ndarray | None:  # [4, 4]
     try:
         matrix = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if matrix.shape == (3, 4):
         matrix = np.vstack([matrix, [0, 0, 0, 1]])
@@ -186,7 +187,7 @@ def _view(path: Path, values: dict[str, Any], image_path: Path, pose: np.ndarray
     center = (_number(path, values, "cx", 0.0), _number(path, values, "cy", 0.0)) if "cx" in values else None
     size = (round(width), round(height)) if width and height else None
     mask = values.get("mask_path")
-    mask_path = path.parent / mask if isinstance(mask, str) and (path.parent / mask).is_file() else None
+    mask_path = path.parent / mask if isinstance(mask, str) and is_file(path.parent / mask) else None
     lens = _lens(path, values)
     return PosedView(name, image_path, lens, focal, center, size, pose, angle_x, mask_path, split)
 
@@ -207,7 +208,7 @@ def _lens(path: Path, values: dict[str, Any]) -> Lens:
 
 def _number(path: Path, values: dict[str, Any], key: str, default: float) -> float:
     value = values.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_finite_number(value):
         raise FormatError(path, f"{key}: expected a finite number, got {str(value)[:40]!r}")
     return float(value)
 
@@ -226,7 +227,7 @@ def _read_points(path: Path, data: dict[str, Any]) -> tuple[Tensor, Tensor, tupl
     none = torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8)
     name = data.get("ply_file_path")
     if isinstance(name, str) and name:
-        if (path.parent / name).is_file():
+        if is_file(path.parent / name):
             return *read_points_ply(path.parent / name), ()
         return *none, (f"{path.name} names the points {name}, which are not there",)
     models = find_models(path.parent)

@@ -7,11 +7,14 @@ from pathlib import Path
 from scene3d.core.errors import FormatError
 from scene3d.io.binary import TRUNCATED
 
-# Deflate cannot do better than 1032:1.
-MAX_DEFLATE_RATIO = 1100
-# Zstandard can pack zeros 30,000:1, real data not even 100:1; small things may be of one kind throughout.
-MAX_ZSTD_RATIO = 4096
-FREE_BYTES = 2**22
+# Deflate can pack zeros 1032:1, Zstandard 30,000:1, but real data not even 100:1; small things may be all alike.
+MAX_RATIO = 256
+FREE_BYTES = 2**24
+
+
+def is_plausible(packed_bytes: int, size_bytes: int) -> bool:
+    """Whether `packed_bytes` of compressed data may stand for `size_bytes`, or are rather a trap for memory."""
+    return size_bytes <= max(FREE_BYTES, MAX_RATIO * packed_bytes)
 
 
 def unpack_zstd(path: Path, data: bytes, size: int, offset: int) -> bytes:
@@ -22,7 +25,7 @@ def unpack_zstd(path: Path, data: bytes, size: int, offset: int) -> bytes:
     """
     import zstandard
 
-    if size > max(FREE_BYTES, MAX_ZSTD_RATIO * len(data)):
+    if not is_plausible(len(data), size):
         raise FormatError(path, f"says that {len(data)} bytes unpack to {size}, which is too much", offset)
     try:
         with zstandard.ZstdDecompressor().stream_reader(data) as stream:

@@ -8,6 +8,10 @@ USD assumes unless the scene says z; on reading, transforms are applied. Facts s
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import scene3d
 from scene3d.core.errors import FormatError
 from scene3d.core.gaussians import SH_COUNTS, Gaussians, cat
 from scene3d.core.scene import Scene, SceneInfo
@@ -24,10 +29,9 @@ from scene3d.io.finite import keep_finite, lossy_ready
 from scene3d.io.json_fields import parse_json
 from scene3d.io.scene_facts import facts_from_info, info_from_facts
 from scene3d.io.similarity import similarity
+from scene3d.io.usd_prims import COLUMNS, FACTS, KIND, REFUSED
 from scene3d.ops.rigid import transform_gaussians
 
-KIND = "ParticleField3DGaussianSplat"
-FACTS = "scene3d"
 MAGICS = (b"PXR-USDC", b"#usda", b"PK\x03\x04")
 
 
@@ -38,23 +42,16 @@ def read_usd(path: Path) -> Scene:
         FormatError: the file is no USD, is damaged or holds no Gaussians.
         ModuleNotFoundError: usd-core is not installed.
     """
-    from pxr import Tf, Usd, UsdGeom
+    from pxr import Tf  # noqa: F401 - says at once that it is missing
 
     if not load_bytes(path).startswith(MAGICS):
         raise FormatError(path, "expected a USD file, which starts with PXR-USDC, #usda or as a zip archive", 0)
-    try:
-        stage = Usd.Stage.Open(str(path))
-        cache = UsdGeom.XformCache()
-        found = [prim for prim in stage.Traverse() if prim.GetTypeName() == KIND]
-        parts = [_placed(path, prim, np.array(cache.GetLocalToWorldTransform(prim)).T) for prim in found]
-    except Tf.ErrorException as error:
-        first_line = str(error).strip().splitlines()[-1]
-        raise FormatError(path, f"USD cannot read it: {first_line}", remedy=TRUNCATED) from error
-    if not parts:
+    arrays = _read_apart(path)
+    n_prims = sum(name.startswith("path_") for name in arrays)
+    if n_prims == 0:
         raise FormatError(path, f"holds no {KIND}", remedy="A mesh is no scene of Gaussians.")
-    degree = max(part.sh_degree for part in parts)
-    gaussians = cat([_with_degree(part, degree) for part in parts])
-    return Scene(keep_finite(gaussians, path), _info(path, stage))
+    gaussians = cat([_placed(path, arrays, i) for i in range(n_prims)])
+    return Scene(keep_finite(gaussians, path), _info(path, str(arrays["facts"])))
 
 
 def write_usd(scene: Scene, path: Path) -> None:
@@ -64,7 +61,7 @@ def write_usd(scene: Scene, path: Path) -> None:
         OutputError: path cannot be written.
         ModuleNotFoundError: usd-core is not installed.
     """
-    from pxr import Gf, Usd, UsdGeom, UsdVol, Vt
+    from pxr import Gf, Tf, Usd, UsdGeom, UsdVol, Vt
 
     gaussians = lossy_ready(scene.splats(), path)
     coefficients = torch.cat([gaussians.sh0, gaussians.shN], dim=1).reshape(-1, 3)
@@ -86,56 +83,55 @@ def write_usd(scene: Scene, path: Path) -> None:
         put("opacities", Vt.FloatArray.FromNumpy(_plain(gaussians.opacities)))
         put("radiance:sphericalHarmonicsDegree", gaussians.sh_degree)
         put("radiance:sphericalHarmonicsCoefficients", Vt.Vec3fArray.FromNumpy(_plain(coefficients)))
-        stage.GetRootLayer().Save()
+        try:
+            stage.GetRootLayer().Save()
+        except Tf.ErrorException as error:
+            # The first line that quotes is the one that knows why; atomic_write makes it an OutputError.
+            reason = next((line.split("'")[-2] for line in str(error).splitlines() if line.count("'") > 3), "")
+            raise OSError(reason or "USD says no more") from error
 
 
-def _placed(path: Path, prim: Any, world_from_prim: np.ndarray) -> Gaussians:
-    means, scales = _column(path, prim, "positions", 3), _column(path, prim, "scales", 3)
-    quats, opacities = _column(path, prim, "orientations", 4), _column(path, prim, "opacities", 1)[:, 0]
-    degree = prim.GetAttribute("radiance:sphericalHarmonicsDegree").Get() or 0
+def _read_apart(path: Path) -> dict[str, np.ndarray]:
+    """What usd_prims finds, which runs in another process: USD's library can crash on damaged files."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "prims.npz"
+        command = [sys.executable, "-m", "scene3d.io.usd_prims", str(path.resolve()), str(out)]
+        root = str(Path(scene3d.__file__).resolve().parents[1])
+        paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        child = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONPATH": paths})
+        lines = child.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        if child.returncode == REFUSED:
+            raise FormatError(path, f"USD cannot read it: {lines[-1]}", remedy=TRUNCATED)
+        if child.returncode != 0 or not out.is_file():
+            raise FormatError(path, f"USD crashes on it (exit code {child.returncode})", remedy=TRUNCATED)
+        with np.load(out) as arrays:
+            return dict(arrays)
+
+
+def _placed(path: Path, arrays: dict[str, np.ndarray], i: int) -> Gaussians:
+    where, degree = str(arrays[f"path_{i}"]), int(arrays[f"degree_{i}"])
+    means, scales, quats, opacities, rest = (torch.from_numpy(arrays[f"{name}_{i}"]) for name in COLUMNS)
     if not 0 <= degree <= 3:
-        raise FormatError(path, f"{prim.GetPath()}: expected spherical harmonics of degree 0 to 3, got {degree}")
-    rest = _column(path, prim, "radiance:sphericalHarmonicsCoefficients", 3)
+        raise FormatError(path, f"{where}: expected spherical harmonics of degree 0 to 3, got {degree}")
     n, n_coefficients = len(means), SH_COUNTS[degree]
     counts = [len(scales), len(quats), len(opacities), len(rest) // n_coefficients]
     if any(count != n for count in counts) or len(rest) != n * n_coefficients:
-        problem = f"{prim.GetPath()}: expected {n} scales, orientations, opacities, harmonics, got {counts}"
-        raise FormatError(path, problem)
+        raise FormatError(path, f"{where}: expected {n} scales, orientations, opacities, harmonics, got {counts}")
     rest = rest.view(n, n_coefficients, 3)
-    part = Gaussians(means, quats, scales.log(), opacities.logit(), rest[:, :1].contiguous(), rest[:, 1:].contiguous())
-    where = similarity(path, str(prim.GetPath()), world_from_prim)
-    return part if where is None else transform_gaussians(part, where)
-
-
-def _column(path: Path, prim: Any, name: str, n_columns: int) -> Tensor:  # [N, n_columns]
-    for suffix in ("", "h"):  # h = half precision
-        value = prim.GetAttribute(name + suffix).Get()
-        if value is not None:
-            if len(value) == 0:
-                return torch.zeros(0, n_columns)
-            rows = np.array(value, np.float32).reshape(len(value), -1)
-            if rows.shape[1] != n_columns:
-                raise FormatError(path, f"{prim.GetPath()}.{name}: expected {n_columns} columns, got {rows.shape[1]}")
-            # numpy sees quaternions as they lie in memory: imaginary part first.
-            order = [3, 0, 1, 2] if n_columns == 4 else list(range(n_columns))
-            return torch.from_numpy(rows[:, order].copy())
-    raise FormatError(path, f"{prim.GetPath()}: has no {name}")
-
-
-def _with_degree(gaussians: Gaussians, degree: int) -> Gaussians:
-    padding = torch.zeros(len(gaussians), SH_COUNTS[degree] - 1 - gaussians.shN.shape[1], 3)
-    return Gaussians(**{**gaussians.params(), "shN": torch.cat([gaussians.shN, padding], dim=1)})
+    logits = opacities[:, 0].logit()
+    part = Gaussians(means, quats, scales.log(), logits, rest[:, :1].contiguous(), rest[:, 1:].contiguous())
+    moved = similarity(path, where, arrays[f"world_from_prim_{i}"])
+    return part if moved is None else transform_gaussians(part, moved)
 
 
 def _facts(info: SceneInfo) -> dict[str, Any]:
     return {**facts_from_info(info), "made_by": info.made_by}
 
 
-def _info(path: Path, stage: Any) -> SceneInfo:
-    text = stage.GetRootLayer().customLayerData.get(FACTS)
-    if not isinstance(text, str):
+def _info(path: Path, text: str) -> SceneInfo:
+    if not text:
         return SceneInfo()
-    facts = parse_json(path, FACTS, text.encode())
+    facts = parse_json(path, FACTS, text.encode(errors="replace"))
     return info_from_facts(facts, facts.text("made_by"))
 
 

@@ -7,6 +7,8 @@ out is no larger than what was promised. Written archives hold no times, so that
 from __future__ import annotations
 
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,10 +17,13 @@ from pathlib import Path
 
 from scene3d.core.errors import FormatError
 from scene3d.io.binary import TRUNCATED, load_bytes
+from scene3d.io.unpacking import is_plausible
 
 MAX_FILE_BYTES = 2**30
-# Deflate cannot do better than 1032:1.
-MAX_RATIO = 1100
+# Scenes have a dozen files. Each entry costs memory before any is read.
+MAX_ENTRIES = 4096
+ENTRY_MAGIC = b"PK\x01\x02"
+UNPACKING = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError)
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -47,13 +52,13 @@ class FileSet:
             entry = self.archive.getinfo(name)
         except KeyError as error:
             raise FormatError(self.path, f"the archive has no file {name!r}", remedy=TRUNCATED) from error
-        if entry.file_size > min(MAX_FILE_BYTES, MAX_RATIO * max(entry.compress_size, 1)):
+        if entry.file_size > MAX_FILE_BYTES or not is_plausible(entry.compress_size, entry.file_size):
             problem = f"{name}: says it unpacks {entry.compress_size} to {entry.file_size} bytes, which is too much"
             raise FormatError(self.path, problem, entry.header_offset)
         try:
             with self.archive.open(entry) as stream:
                 return stream.read(entry.file_size)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        except UNPACKING as error:
             raise FormatError(self.path, f"{name} is damaged: {error}", entry.header_offset, TRUNCATED) from error
 
 
@@ -64,9 +69,12 @@ def open_zip(path: Path) -> FileSet:
         FormatError: the file is no zip archive or cannot be read.
     """
     data = load_bytes(path)
+    n_entries = data.count(ENTRY_MAGIC)
+    if n_entries > MAX_ENTRIES:
+        raise FormatError(path, f"expected an archive of at most {MAX_ENTRIES} files, got {n_entries}")
     try:
         return FileSet(path, zipfile.ZipFile(io.BytesIO(data)))
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError) as error:
+    except (*UNPACKING, OverflowError, struct.error) as error:
         raise FormatError(path, f"expected a zip archive: {error}", 0, TRUNCATED) from error
 
 

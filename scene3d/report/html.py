@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from typing import Any
@@ -41,21 +42,32 @@ def build_page(run: RunFolder, max_bytes: int = PAGE_BYTES) -> str:
         sections.table(run),
         sections.facts(run),
     ]
-    script = f'<script id="views" type="application/json">{_json(_data(run, pictures))}</script>'
+    views = f'<script id="views" type="application/json">{_json(_data(run, pictures))}</script>'
+    note = "<noscript><p>Pictures and sorting need JavaScript; numbers and curves do not.</p></noscript>"
+    script = f"{views}\n<script>{_asset('page.js')}</script>"
+    return page(f"{sections.title(run)}: scene3d report", [note, *parts], script)
+
+
+def page(title: str, parts: Sequence[str], script: str = "") -> str:
+    """A whole document in the style of all our pages.
+
+    Args:
+        title: Of the browser's tab, plain text.
+        parts: HTML, what comes from files escaped; empty ones are left out.
+        script: Script elements for the end.
+    """
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(sections.title(run))}: scene3d report</title>",
+            f"<title>{escape(title)}</title>",
             f"<style>{_asset('page.css')}</style></head>",
             "<body><main>",
-            "<noscript><p>Pictures and sorting need JavaScript; numbers and curves do not.</p></noscript>",
             *(part for part in parts if part),
             f"<footer>Made by scene3d {escape(__version__)}. This file needs no other file and no network.</footer>",
             "</main>",
-            script,
-            f"<script>{_asset('page.js')}</script></body></html>",
+            f"{script}</body></html>",
             "",
         ]
     )

@@ -8,6 +8,7 @@ Each --do is one edit, a name and its numbers in quotes:
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,8 @@ import tyro
 from scene3d.io.registry import check_scene_suffix, read_scene, scene_size, write_scene
 from scene3d.ops.edits import parse_edit
 from scene3d.report.facts import size_text
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,5 +44,7 @@ def run(config: Config) -> None:
         before, scene = scene.n_gaussians, edit(scene)
         after = scene.n_gaussians
         lines.append(f"  {text:<32} {f'{before:,} -> {after:,} Gaussians' if after != before else 'done'}")
+    if scene.n_gaussians == 0:
+        log.warning("%s: no Gaussians are left", config.out)
     write_scene(scene, config.out)
     print("\n".join([*lines, f"{scene.n_gaussians:,} Gaussians, {size_text(scene_size(config.out))} -> {config.out}"]))
