@@ -12,13 +12,12 @@ from scene3d.core.capture import Capture, Photo
 from scene3d.recon.initialize import (
     MIN_POINTS,
     RANDOM_POINTS,
-    focus_point,
     from_points,
     initialize,
     random_points,
-    scene_extent,
     usable_points,
 )
+from scene3d.recon.scene_frame import focus_point, scene_extent
 
 
 def generator() -> torch.Generator:

@@ -10,8 +10,9 @@ from torch import Tensor
 from scene3d.core.capture import Capture
 from scene3d.core.errors import CaptureError
 from scene3d.ops.occupancy import cell_centers, dilate
-from scene3d.recon.initialize import HULL_ALPHA, HULL_SLACK, MIN_POINTS, look_up_photo, random_points, usable_points
+from scene3d.recon.initialize import HULL_ALPHA, HULL_SLACK, MIN_POINTS, random_points, usable_points
 from scene3d.recon.photos import PhotoStore
+from scene3d.recon.scene_frame import look_up_photo
 
 N_POINTS = 20_000
 MARGIN = 0.05  # Of the size of the box, on every side.

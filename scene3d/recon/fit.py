@@ -23,9 +23,9 @@ from scene3d.recon import checkpoint, exposure, losses, pose_refine, schedule, s
 from scene3d.recon.densify import Clock, GradStats, is_refine_step
 from scene3d.recon.descent import Descent, Objective
 from scene3d.recon.fit_state import FitState
-from scene3d.recon.initialize import scene_extent
 from scene3d.recon.optim import with_sh_degree
 from scene3d.recon.photos import PhotoStore
+from scene3d.recon.scene_frame import scene_extent
 from scene3d.recon.settings import FitSettings
 from scene3d.recon.step import Outcome, Rates, View
 from scene3d.recon.validate import Validation, validate

@@ -13,12 +13,13 @@ from scene3d.core.gaussians import SH_COUNTS, Gaussians
 from scene3d.ops import sh
 from scene3d.ops.knn import mean_neighbor_distance
 from scene3d.ops.threads import single_threaded_torch
+from scene3d.recon.far_points import far_points
 from scene3d.recon.photos import PhotoStore
+from scene3d.recon.scene_frame import focus_point, look_up_photo
 
 OPACITY = 0.1
 MIN_POINTS = 100  # With fewer points than this, random ones are added.
 RANDOM_POINTS = 20_000
-HULL_SCALE = 4  # Silhouettes are looked up in photos reduced by this factor.
 HULL_VIEWS = 24
 HULL_ROUNDS = 4
 HULL_CANDIDATES = 10  # Per point wanted.
@@ -28,7 +29,8 @@ NEAREST_DEPTH, FARTHEST_DEPTH = 0.3, 4.0  # Of random points, in distances of th
 
 
 def initialize(capture: Capture, seed: int, sh_degree: int = 0) -> Gaussians:
-    """First Gaussians for a capture, in its frame: its points if it has enough of them, else random ones.
+    """First Gaussians for a capture, in its frame: its points if it has enough of them, else random ones; and points on
+    a large sphere where the photos show something far.
 
     The same capture and seed give the same Gaussians.
     """
@@ -38,7 +40,10 @@ def initialize(capture: Capture, seed: int, sh_degree: int = 0) -> Gaussians:
         if len(points) < MIN_POINTS:
             more, more_colors = random_points(capture, RANDOM_POINTS, generator)
             points, colors = torch.cat([points, more]), torch.cat([colors, more_colors])
-        return from_points(points, colors, generator, sh_degree)
+        near = from_points(points, colors, generator, sh_degree)
+        far = from_points(*far_points(capture), generator, sh_degree)
+        both = zip(near.params().items(), far.params().values(), strict=True)
+        return Gaussians(**{name: torch.cat([a, b]) for (name, a), b in both})
 
 
 def usable_points(capture: Capture) -> tuple[Tensor, Tensor]:
@@ -93,25 +98,6 @@ def random_points(capture: Capture, n: int, generator: torch.Generator) -> tuple
     return _ray_points(cameras, center, n, generator), torch.rand(n, 3, generator=generator)
 
 
-def focus_point(cameras: Cameras) -> Tensor:
-    """Point nearest to all optical axes in the least-squares sense. [3]"""
-    axes = cameras.viewmats[:, 2, :3].double()
-    centers = cameras.centers().double()
-    across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
-    # Parallel axes meet nowhere: the small prior then takes a point a little in front of the cameras.
-    prior = 1e-4 * torch.eye(3, dtype=torch.float64) * len(axes)
-    ahead = (centers + axes * scene_extent(cameras)).mean(dim=0)
-    moments = (across @ centers[:, :, None]).sum(dim=0)[:, 0] + prior @ ahead
-    return torch.linalg.solve(across.sum(dim=0) + prior, moments).float()
-
-
-def scene_extent(cameras: Cameras) -> float:
-    """Size of a scene: 1.1 times the largest distance of a camera from their middle; 1 for a single camera."""
-    centers = cameras.centers().double()
-    radius = float((centers - centers.mean(dim=0)).norm(dim=1).max()) if len(centers) else 0.0
-    return 1.1 * radius if radius > 1e-9 else 1.0
-
-
 def _ray_points(cameras: Cameras, center: Tensor, n: int, generator: torch.Generator) -> Tensor:  # [n, 3]
     view = torch.randint(len(cameras), (n,), generator=generator)
     pixel = torch.rand(n, 2, generator=generator) * cameras.sizes[view].float()
@@ -160,18 +146,3 @@ def _inside_silhouettes(store: PhotoStore, views: list[int], candidates: Tensor)
         colors += torch.where(inside[:, None], rgb / alpha.clamp(min=HULL_ALPHA)[:, None], torch.zeros(1))
     rows = ((n_seen > 0.5 * len(views)) & (n_inside >= (1 - HULL_SLACK) * n_seen)).nonzero()[:, 0]
     return candidates[rows], (colors[rows] / n_inside[rows, None].clamp(min=1)).clamp(0, 1)
-
-
-def look_up_photo(store: PhotoStore, view: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Whether a photo sees each point [P], and the premultiplied colour [P, 3] and alpha [P] there."""
-    camera, target = store.camera(view, HULL_SCALE), store.target(view, HULL_SCALE)
-    in_cam = (points[:, None, :] * camera.viewmats[0, :3, :3]).sum(dim=2) + camera.viewmats[0, :3, 3]
-    depth = in_cam[:, 2].clamp(min=1e-6)
-    K = camera.Ks[0]
-    column = (in_cam[:, 0] / depth * K[0, 0] + K[0, 2]).floor()
-    row = (in_cam[:, 1] / depth * K[1, 1] + K[1, 2]).floor()
-    width, height = camera.width(), camera.height()
-    seen = (in_cam[:, 2] > 1e-6) & (column >= 0) & (row >= 0) & (column < width) & (row < height)
-    flat = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
-    alpha = torch.ones(len(points)) if target.alpha is None else target.alpha.reshape(-1)[flat]
-    return seen, target.colors().reshape(-1, 3)[flat], alpha

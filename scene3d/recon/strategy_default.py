@@ -89,8 +89,10 @@ def _prune(state: AdamState, settings: StrategySettings, extent: float, after_re
     floor = settings.prune_opacity
     keep = state.values["opacity_logits"].detach() >= math.log(floor / (1 - floor))
     if after_reset:
-        largest = math.log(settings.prune_scale3d * extent)
-        keep &= state.values["log_scales"].detach().max(dim=1).values <= largest
+        # What is far may be as large as it is far: sky would be removed else.
+        means = state.values["means"].detach()
+        reach = (means - means.median(dim=0).values).norm(dim=1).clamp_min(extent)
+        keep &= state.values["log_scales"].detach().max(dim=1).values <= (settings.prune_scale3d * reach).log()
     if bool(keep.all()) or not bool(keep.any()):
         return
     index = keep.nonzero()[:, 0]

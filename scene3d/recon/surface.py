@@ -18,7 +18,7 @@ from scene3d.core.capture import Capture
 from scene3d.core.errors import CaptureError
 from scene3d.core.gaussians import Gaussians
 from scene3d.recon.descent import Objective
-from scene3d.recon.initialize import scene_extent
+from scene3d.recon.scene_frame import scene_extent
 from scene3d.recon.settings import FitSettings
 from scene3d.recon.view_pairs import PairLosses, neighbor_table, pair_losses
 from scene3d.render.planes import Planes, depth_normals, render_planes

@@ -24,12 +24,13 @@ from scene3d.io.atomic import atomic_write
 from scene3d.recon.initialize import MIN_POINTS
 from scene3d.recon.pose_known import KnownCamera, write_cameras
 from scene3d.recon.pose_mapping import CameraGroup, MappingJob
-from scene3d.recon.pose_recipe import PRESETS
+from scene3d.recon.pose_recipe import PRESETS, Recipe
 from scene3d.recon.pose_worker import run_mapping
 
 PHOTO_SIZE = 960  # Longer side of the photos that features are searched in, pixels.
 SMALLEST_PHOTO = 128  # Longer side; in smaller photos there are hardly any features.
 MIN_PHOTOS = 3
+SMALL_PHOTO = 640  # Longer side; up to here features smaller than a pixel of the first octave are worth their time.
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def triangulate(capture: Capture, threads: int, seed: int, progress: Progress | 
         cameras = {name: _known_camera(capture, i) for i, name in enumerate(names)}
         has_masks = _write_photos(capture, names, work)
         write_cameras(cameras, work / "known.json")
-        run_mapping(_job(work, names, has_masks, threads, seed), progress)
+        run_mapping(_job(work, names, has_masks, _recipe(int(capture.cameras.sizes.max())), (threads, seed)), progress)
         found = work / "points.npz"
         if not found.exists():
             raise CaptureError(capture.source, "no two photos share features", "Check that the photos overlap")
@@ -105,14 +106,21 @@ def with_points(
     return replace(capture, points=points, point_colors=colors)
 
 
-def _job(work: Path, names: tuple[str, ...], has_masks: bool, threads: int, seed: int) -> MappingJob:
+def _recipe(largest: int) -> Recipe:
+    # Known cameras sort out what weak features match in vain, so more of them may be tried than where poses are sought.
+    recipe = replace(PRESETS["fast"], max_features=8192, peak_threshold=0.003, max_ratio=0.85)
+    return replace(recipe, first_octave=-1) if largest <= SMALL_PHOTO else recipe
+
+
+def _job(work: Path, names: tuple[str, ...], has_masks: bool, recipe: Recipe, run: tuple[int, int]) -> MappingJob:
+    threads, seed = run
     return MappingJob(
         work_dir=str(work),
         names=names,
         work_names=names,
         # One camera a photo: all have their own intrinsics after undistortion.
         groups=tuple(CameraGroup((name,), "PINHOLE") for name in names),
-        recipes=(PRESETS["fast"],),
+        recipes=(recipe,),
         matcher="auto",
         has_masks=has_masks,
         enough=1.0,
