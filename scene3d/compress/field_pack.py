@@ -1,4 +1,7 @@
-"""Round a radiance field as coarsely as a goal allows, judged by renders against those of the field as it is."""
+"""Round a radiance field as coarsely as a goal allows, judged by renders against those of the field as it is.
+
+With codebooks, planes are pruned and coded first (see field_codes), and what is left to move is tuned in the end.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from scene3d.compress.field_codes import code_field, tune
 from scene3d.compress.goal import Goal
 from scene3d.core.cameras import Cameras
+from scene3d.core.fields import Field
 from scene3d.core.scene import Scene
+from scene3d.io.field_codes import decode_codes, encode_codes
 from scene3d.io.field_steps import Steps, decode_steps, encode_steps
 from scene3d.io.s3d_container import Container, container_bytes
 from scene3d.render import paths, surround
@@ -23,6 +29,9 @@ from scene3d.render.types import RasterSettings
 # coarser colour gave the same quality at more bytes, and the other way round less quality.
 COARSENESS = Steps(density=0.08, color=0.12)
 N_VIEWS, SIDE = 6, 320
+# Views whose rendering weights say what is seen, and which tuning looks at.
+N_WEIGHED = 24
+TUNED_COARSER = (1.6, 1.25, 1.0)
 SEARCH_STEPS = 6
 FINEST, COARSEST = 2.0**-5, 2.0**4
 WHITE = (1.0, 1.0, 1.0)
@@ -47,25 +56,39 @@ class PackedField:
     remark: str = ""
 
 
-def pack_field(scene: Scene, goal: Goal, cameras: Cameras | None = None) -> PackedField:
+def pack_field(scene: Scene, goal: Goal, cameras: Cameras | None = None, has_codes: bool = False) -> PackedField:
     """Find the coarsest steps that meet the goal.
 
     Args:
         scene: That holds a field.
         goal: A drop that is allowed, or a size.
         cameras: Views that matter; None makes some up around the scene.
+        has_codes: Use codebooks; the field must be of the kind vm.
+
+    Raises:
+        ValueError: codebooks were asked of another kind of field.
     """
-    views = _small(_around(scene) if cameras is None else _some(cameras))
-    truth = _images(scene, views)
+    if has_codes and scene.kind != "vm":
+        raise ValueError(f"method: codebooks are for vm fields, this is {scene.size_text()}. Use --method context")
+    around = _around(scene) if cameras is None else cameras
+    views = _small(_some(around, N_VIEWS))
+    judge = _Judge(scene, views, _images(scene, views), _small(_some(around, N_WEIGHED)) if has_codes else None)
+    found = _search(judge, goal)
+    if not has_codes or goal.tune_steps == 0 or found.remark:
+        return found
+    return _tuned(judge, goal, found)
+
+
+def _search(judge: _Judge, goal: Goal) -> PackedField:
     low, high = math.log2(FINEST), math.log2(COARSEST)
     # With a size to stay below, begin at the coarse end and refine; with a drop, at the fine end and coarsen.
     has_size = goal.target_bytes is not None
-    best = _packed(scene, COARSEST if has_size else FINEST, views, truth)
+    best = judge.packed(COARSEST if has_size else FINEST)
     if not _meets(best, goal):
         return _with_remark(best)
     for _ in range(SEARCH_STEPS):
         middle = (low + high) / 2
-        found = _packed(scene, 2.0**middle, views, truth)
+        found = judge.packed(2.0**middle)
         is_met = _meets(found, goal)
         best = found if is_met else best
         if is_met == has_size:
@@ -86,14 +109,52 @@ def _with_remark(packed: PackedField) -> PackedField:
     return replace(packed, remark=words)
 
 
-def _packed(scene: Scene, scale: float, views: Cameras, truth: list[Tensor]) -> PackedField:
-    steps = Steps(scale * COARSENESS.density, scale * COARSENESS.color)
-    container = encode_steps(scene, steps)
-    back = Scene(decode_steps(container, Path()), scene.info)
-    errors = [(a - b).square().mean() for a, b in zip(_images(back, views), truth, strict=True)]
-    error = float(torch.stack(errors).double().mean())
-    fidelity = -10 * math.log10(error) if error > 0 else math.inf
-    return PackedField(container, len(container_bytes(container)), fidelity, steps)
+def _tuned(judge: _Judge, goal: Goal, found: PackedField) -> PackedField:
+    """Tuning makes room for coarser steps: the coarsest tried that meet the goal once tuned."""
+    if goal.target_bytes is not None:
+        tuned = judge.tuned(found.steps, goal.tune_steps)
+        return tuned if tuned.fidelity_db > found.fidelity_db and _meets(tuned, goal) else found
+    for coarser in TUNED_COARSER:
+        steps = Steps(coarser * found.steps.density, coarser * found.steps.color)
+        tuned = judge.tuned(steps, goal.tune_steps)
+        if _meets(tuned, goal):
+            return tuned
+    return found
+
+
+@dataclass(frozen=True)
+class _Judge:
+    scene: Scene
+    views: Cameras
+    truth: list[Tensor]
+    weighed: Cameras | None  # Views whose rendering weights count; None = no codebooks.
+
+    def packed(self, scale: float) -> PackedField:
+        steps = Steps(scale * COARSENESS.density, scale * COARSENESS.color)
+        if self.weighed is None:
+            container = encode_steps(self.scene, steps)
+            return self._judged(container, decode_steps(container, Path()), steps)
+        coded = code_field(self._field(), self.weighed, steps)
+        container = encode_codes(Scene(coded.field, self.scene.info), coded.planes, steps)
+        return self._judged(container, decode_codes(container, Path()), steps)
+
+    def tuned(self, steps: Steps, n_steps: int) -> PackedField:
+        assert self.weighed is not None
+        coded = code_field(self._field(), self.weighed, steps)
+        rounded = decode_codes(encode_codes(Scene(coded.field), coded.planes, steps), Path())
+        coded = tune(coded, rounded, self._field(), self.weighed, n_steps)
+        container = encode_codes(Scene(coded.field, self.scene.info), coded.planes, steps)
+        return self._judged(container, decode_codes(container, Path()), steps)
+
+    def _field(self) -> Field:
+        return self.scene.field().detach().to("cpu", torch.float32)
+
+    def _judged(self, container: Container, field: Field, steps: Steps) -> PackedField:
+        back = Scene(field, self.scene.info)
+        errors = [(a - b).square().mean() for a, b in zip(_images(back, self.views), self.truth, strict=True)]
+        error = float(torch.stack(errors).double().mean())
+        fidelity = -10 * math.log10(error) if error > 0 else math.inf
+        return PackedField(container, len(container_bytes(container)), fidelity, steps)
 
 
 def _images(scene: Scene, views: Cameras) -> list[Tensor]:
@@ -102,14 +163,14 @@ def _images(scene: Scene, views: Cameras) -> list[Tensor]:
     return [image.cpu() for image in images]
 
 
-def _some(cameras: Cameras) -> Cameras:
-    picked = torch.linspace(0, len(cameras) - 1, min(N_VIEWS, len(cameras))).long().tolist()
+def _some(cameras: Cameras, n: int) -> Cameras:
+    picked = torch.linspace(0, len(cameras) - 1, min(n, len(cameras))).long().tolist()
     return cameras.select(picked)
 
 
 def _around(scene: Scene) -> Cameras:
     around = surround.from_points(scene_points(scene), scene.info.up)
-    return paths.orbit(around, paths.Shot(SIDE, SIDE, N_VIEWS))
+    return paths.orbit(around, paths.Shot(SIDE, SIDE, N_WEIGHED))
 
 
 def _small(cameras: Cameras) -> Cameras:

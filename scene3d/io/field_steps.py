@@ -45,9 +45,9 @@ def encode_steps(scene: Scene, steps: Steps) -> Container:
     gains = field.decoder.basis.norm(dim=1)
     for label, factors, step in (("density", field.density, steps.density), ("color", field.color, steps.color)):
         for i, (name, value) in enumerate(zip(names, factors, strict=True)):
-            per_rank = _rank_steps(field, factors, i, gains if label == "color" else None, step)
+            per_rank = rank_steps(field, factors, i, gains if label == "color" else None, step)
             shown = value[used_nodes(field.occupancy, value.shape[:-1], name)]
-            chunk, n_bits = _encode(shown, per_rank)
+            chunk, n_bits = encode_rows(shown, per_rank)
             chunks[f"{label}_{name}"], bits[f"{label}_{name}"] = chunk, n_bits
     chunks["decoder"] = b"".join(value.numpy().astype("<f2").tobytes() for value in field.decoder.tensors())
     chunks.update({name: data for name, data in plain.chunks.items() if name not in chunks})
@@ -73,9 +73,9 @@ def decode_steps(container: Container, path: Path) -> Field:
         key = f"{label}_{name}"
         used = used_nodes(layout.occupancy, torch.Size(shape[:-1]), name)
         value = torch.zeros(shape)
-        value[used] = _decode(container, key, bits.get(key), (int(used.sum()), shape[-1]), path)
+        value[used] = decode_rows(container, key, bits.get(key), (int(used.sum()), shape[-1]), path)
         factors.append(value)
-    return layout.field(tuple(factors), _decoder(container, layout.decoder_shapes(), path))
+    return layout.field(tuple(factors), read_decoder(container, layout.decoder_shapes(), path))
 
 
 def used_nodes(occupancy: Tensor | None, nodes: torch.Size, name: str) -> Tensor:
@@ -96,7 +96,7 @@ def _touches(n_cells: int, n: int) -> Tensor:
     return ((node >= low) & (node <= high)).float()
 
 
-def _rank_steps(field: Field, factors: tuple[Tensor, ...], i: int, gains: Tensor | None, step: float) -> Tensor:
+def rank_steps(field: Field, factors: tuple[Tensor, ...], i: int, gains: Tensor | None, step: float) -> Tensor:
     """Steps at which each rank of factor i makes about the same error: they fall with what it is multiplied by."""
     rank = factors[0].shape[-1]
     if field.kind == "vm":
@@ -112,7 +112,8 @@ def _rank_steps(field: Field, factors: tuple[Tensor, ...], i: int, gains: Tensor
     return (step / fineness / size.clamp_min(SMALLEST_STEP)).half().float().clamp(SMALLEST_STEP, 6e4)
 
 
-def _encode(values: Tensor, steps: Tensor) -> tuple[bytes, int]:  # [P, R], [R]
+def encode_rows(values: Tensor, steps: Tensor) -> tuple[bytes, int]:
+    """Numbers in whole steps, rank after rank, and the bits of the largest. [P, R], [R]"""
     scaled = values / steps
     limit = (1 << (entropy.MAX_SYMBOL_BITS - 1)) - 1
     whole = scaled.round().clamp(-limit, limit).long()
@@ -121,7 +122,12 @@ def _encode(values: Tensor, steps: Tensor) -> tuple[bytes, int]:  # [P, R], [R]
     return steps.numpy().astype("<f2").tobytes() + entropy.encode_symbols(folded, n_bits), n_bits
 
 
-def _decode(container: Container, key: str, n_bits: object, shape: tuple[int, int], path: Path) -> Tensor:
+def decode_rows(container: Container, key: str, n_bits: object, shape: tuple[int, int], path: Path) -> Tensor:
+    """The inverse of encode_rows. [P, R]
+
+    Raises:
+        FormatError: the chunk is missing or too short.
+    """
     data = field_codec.chunk_of(container, key, path)
     if not isinstance(n_bits, int) or not 1 <= n_bits <= entropy.MAX_SYMBOL_BITS:
         raise FormatError(path, f"bits of {key!r}: expected 1 to {entropy.MAX_SYMBOL_BITS}, got {n_bits!r}")
@@ -134,7 +140,12 @@ def _decode(container: Container, key: str, n_bits: object, shape: tuple[int, in
     return whole.reshape(rank, count).T.float() * steps
 
 
-def _decoder(container: Container, shapes: list[tuple[int, ...]], path: Path) -> Decoder:
+def read_decoder(container: Container, shapes: list[tuple[int, ...]], path: Path) -> Decoder:
+    """The decoder of a container, kept in float16.
+
+    Raises:
+        FormatError: it has another size.
+    """
     data = field_codec.chunk_of(container, "decoder", path)
     sizes = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]
     if len(data) != 2 * sum(sizes):

@@ -11,7 +11,7 @@ from scene3d.core.errors import FormatError
 from scene3d.core.fields import Field
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
-from scene3d.io import field_codec, field_steps, s3d_codebook, s3d_context, s3d_grid, s3d_lossless
+from scene3d.io import field_codec, field_codes, field_steps, s3d_codebook, s3d_context, s3d_grid, s3d_lossless
 from scene3d.io.s3d_container import Container, read_container, write_container
 
 # What a codec offers: the payload of a container; the path is for the texts of errors.
@@ -22,6 +22,7 @@ CODECS: dict[str, Callable[[Container, Path], Gaussians | Field]] = {
     s3d_grid.CODEC: s3d_grid.decode_grid,
     field_codec.CODEC: field_codec.decode_field,
     field_steps.CODEC: field_steps.decode_steps,
+    field_codes.CODEC: field_codes.decode_codes,
 }
 KINDS = ("splats", "field")
 NEWER = "Use a newer scene3d."

@@ -9,6 +9,7 @@ docs/s3d.md is the specification.
 from __future__ import annotations
 
 import json
+import logging
 import struct
 import zlib
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from scene3d.core.errors import FormatError
 from scene3d.core.scene import SceneInfo
 from scene3d.io.atomic import write_bytes
 from scene3d.io.binary import TRUNCATED, ByteReader, load_bytes
+
+logger = logging.getLogger(__name__)
 
 MAGIC = b"\x89S3D\r\n\x1a\n"
 MAJOR, MINOR = 1, 0
@@ -94,9 +97,15 @@ def read_container(path: Path) -> Container:
     reader.offset += n_header
     table = [_read_entry(reader) for _ in range(n_chunks)]
     _check_crc(reader, "header", reader.data[: reader.offset], reader.fields("I", "the header's checksum")[0], 0)
-    chunks = {name: _read_chunk(reader, name, size, crc) for name, size, crc in table}
-    if len(chunks) != len(table):
+    if len({name for name, _, _ in table}) != len(table):
         raise FormatError(path, "two chunks have the same name", remedy=DAMAGED)
+    chunks: dict[str, bytes] = {}
+    for name, size, crc in table:
+        if reader.left() < size and _may_end_early(text):
+            logger.warning("%s: the file ends early: %d of %d parts are there", path, len(chunks), len(table))
+            reader.offset = len(reader.data)
+            break
+        chunks[name] = _read_chunk(reader, name, size, crc)
     if reader.left():
         raise FormatError(path, f"{reader.left()} bytes follow the last chunk", reader.offset, DAMAGED)
     return _container(path, text, chunks)
@@ -144,6 +153,14 @@ def _check_crc(reader: ByteReader, what: str, data: bytes, crc: int, offset: int
     if actual != crc:
         problem = f"the {what} has the checksum {actual:08x}, expected {crc:08x}"
         raise FormatError(reader.path, problem, offset, DAMAGED)
+
+
+def _may_end_early(text: bytes) -> bool:
+    """Whether the header says that a file without its last chunks is a coarser scene."""
+    try:
+        return json.loads(text.decode("utf-8"))["meta"]["ends_early"] is True
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, KeyError, TypeError):
+        return False
 
 
 def _container(path: Path, text: bytes, chunks: dict[str, bytes]) -> Container:

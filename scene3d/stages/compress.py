@@ -75,7 +75,7 @@ def run(config: Config) -> None:
     if "splats" not in scene.capabilities:
         if config.report is not None:
             raise ValueError("report: is made for Gaussians only, this scene is a radiance field")
-        compress_field.run(scene, config.scene, config.out, goal, _field_views(config))
+        compress_field.run(scene, config.scene, config.out, goal, _field_views(config), config.method)
         return
     if config.lossless:
         # No view decides anything, and NaN may be among what is kept.

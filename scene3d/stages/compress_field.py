@@ -12,8 +12,10 @@ from scene3d.core.scene import Scene
 from scene3d.io.registry import write_scene
 from scene3d.io.s3d_container import write_container
 
+METHODS = ("context", "codebook")
 
-def run(scene: Scene, source: Path, out: Path, goal: Goal, views: Cameras | None) -> None:
+
+def run(scene: Scene, source: Path, out: Path, goal: Goal, views: Cameras | None, method: str) -> None:
     """Compress, write, and print what each chunk takes and what was lost."""
     began = time.perf_counter()
     before = source.stat().st_size
@@ -21,7 +23,9 @@ def run(scene: Scene, source: Path, out: Path, goal: Goal, views: Cameras | None
         write_scene(scene, out)
         print(f"{before:,} -> {out.stat().st_size:,} bytes, every bit kept -> {out}")
         return
-    packed = pack_field(scene, goal, views)
+    if method not in METHODS:
+        raise ValueError(f"method: fields take {' or '.join(METHODS)}, got {method!r}")
+    packed = pack_field(scene, goal, views, method == "codebook")
     write_container(packed.container, out)
     for name, data in packed.container.chunks.items():
         print(f"{name:16}{len(data):12,}")

@@ -1,0 +1,198 @@
+"""Radiance fields of planes and lines (vm) in the .s3d container with codebooks for what is hardly seen (VQRF).
+
+A node of a plane of colour is empty, a code of the plane's codebook, or a row of its own, by how much it is seen. Rows
+and codebooks are rounded as in field_steps, rows in steps that are the coarser the less they are seen. Ranks are cut
+into groups, the strongest first, each in chunks of its own that follow one another through the file: a file that ends
+early gives a field with fewer ranks of colour.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scene3d.core.errors import FormatError
+from scene3d.core.fields import FACTORS, Decoder, Field, decoder_of
+from scene3d.core.scene import Scene
+from scene3d.io import entropy, field_codec
+from scene3d.io.field_steps import Steps, decode_rows, encode_rows, rank_steps, read_decoder, used_nodes
+from scene3d.io.s3d_container import DAMAGED, Container
+
+CODEC = "field-codes"
+# Classes of nodes; from ROW on, rows whose steps grow by the square root of 2 from class to class.
+EMPTY, CODE, ROW = 0, 1, 2
+CLASS_BITS = 3
+LAST_ROW = 2**CLASS_BITS - 1
+GROUP = 16
+MAX_CODES = 1 << 12
+NUMBERS_PER_BYTE = 512
+FREE_NUMBERS = 1 << 22
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CodedPlane:
+    """How the nodes of a plane of colour are kept.
+
+    Attributes:
+        classes: EMPTY, CODE, or ROW to LAST_ROW, of each node that occupied cells touch. [U] int64
+        labels: Codes of those of the class CODE. [M] int64
+        book: Their values. [K, R]
+    """
+
+    classes: Tensor
+    labels: Tensor
+    book: Tensor
+
+    @property
+    def is_row(self) -> Tensor:
+        """Which nodes have a row of their own. [U] bool"""
+        return self.classes >= ROW
+
+    @property
+    def coarseness(self) -> Tensor:
+        """Steps of rows, in steps of their ranks. [rows]"""
+        return 2 ** ((self.classes[self.is_row] - ROW) / 2)
+
+
+def strongest_first(field: Field) -> Field:
+    """The same field with the ranks of colour in falling order of what they add to the decoder's features."""
+    rank, colors, basis = field.ranks[1], list(field.color), field.decoder.basis.clone()
+    for mode in range(3):
+        rows = slice(mode * rank, (mode + 1) * rank)
+        sizes = [colors[k].reshape(-1, rank).square().mean(dim=0).sqrt() for k in (mode, mode + 3)]
+        order = (sizes[0] * sizes[1] * basis[rows].norm(dim=1)).argsort(descending=True)
+        for k in (mode, mode + 3):
+            colors[k] = colors[k][..., order].contiguous()
+        basis[rows] = basis[rows][order]
+    decoder = decoder_of([basis, *field.decoder.tensors()[1:]])
+    return replace(field, color=tuple(colors), decoder=decoder)
+
+
+def encode_codes(scene: Scene, planes: tuple[CodedPlane, ...], steps: Steps) -> Container:
+    """The container of a vm field whose ranks are in order.
+
+    Args:
+        scene: Holds the field.
+        planes: Of colour: xy, xz, yz.
+        steps: How coarsely to round.
+    """
+    field = scene.field().detach().to("cpu", torch.float32)
+    plain = field_codec.encode_field(scene)
+    gains, bits = field.decoder.basis.norm(dim=1), {}
+    chunks = {"decoder": _float16(field.decoder)}
+    chunks.update({name: data for name, data in plain.chunks.items() if name == "occupancy"})
+    names = FACTORS["vm"]
+    for i, (name, value) in enumerate(zip(names, field.density, strict=True)):
+        shown = value[used_nodes(field.occupancy, value.shape[:-1], name)]
+        key = f"density_{name}"
+        chunks[key], bits[key] = encode_rows(shown, rank_steps(field, field.density, i, None, steps.density))
+    for name, plane in zip(names, planes, strict=False):
+        chunks[f"classes_{name}"] = entropy.encode_symbols(plane.classes.numpy(), CLASS_BITS)
+        n_bits = _label_bits(len(plane.book))
+        chunks[f"labels_{name}"] = entropy.encode_symbols(plane.labels.numpy(), n_bits)
+    for start in range(0, field.ranks[1], GROUP):
+        ranks = slice(start, start + GROUP)
+        for i, (name, value) in enumerate(zip(names, field.color, strict=True)):
+            per_rank = rank_steps(field, field.color, i, gains, steps.color)[ranks]
+            rows = value.reshape(-1, value.shape[-1])
+            if i < 3:
+                shown = value[used_nodes(field.occupancy, value.shape[:-1], name)]
+                rows = torch.cat([planes[i].book, shown[planes[i].is_row] / planes[i].coarseness[:, None]])
+            key = f"color_{name}_{start}"
+            chunks[key], bits[key] = encode_rows(rows[:, ranks], per_rank)
+    meta = {**plain.meta, "bits": bits, "codes": [len(plane.book) for plane in planes], "ends_early": True}
+    return replace(plain, codec=CODEC, chunks=chunks, n_items=0, meta=meta)
+
+
+def decode_codes(container: Container, path: Path) -> Field:
+    """The field of a container; with fewer ranks of colour where the last chunks are missing.
+
+    Raises:
+        FormatError: a size is out of range or does not agree with the bytes that are there.
+    """
+    layout = field_codec.read_layout(container, path)
+    bits, codes = container.meta.get("bits"), container.meta.get("codes")
+    if layout.kind != "vm" or not isinstance(bits, dict):
+        raise FormatError(path, "expected a vm field and a table of bits", remedy=DAMAGED)
+    n_numbers = sum(int(np.prod(shape, dtype=np.int64)) for _, _, shape in layout.factors())
+    if n_numbers > NUMBERS_PER_BYTE * sum(map(len, container.chunks.values())) + FREE_NUMBERS:
+        raise FormatError(path, f"says {n_numbers:,} numbers, but has not the bytes for them", remedy=DAMAGED)
+    density, color = [], []
+    planes = iter(_read_planes(container, layout, codes, path))
+    missing = 0
+    for label, name, shape in layout.factors():
+        used = used_nodes(layout.occupancy, torch.Size(shape[:-1]), name)
+        value = torch.zeros(shape)
+        if label == "density":
+            key = f"density_{name}"
+            value[used] = decode_rows(container, key, bits.get(key), (int(used.sum()), shape[-1]), path)
+            density.append(value)
+            continue
+        plane = next(planes) if len(name) == 2 else None
+        missing = max(missing, _read_color(value, used, plane, name, container, bits, path))
+        color.append(value)
+    if missing:
+        logger.warning("%s: cut off: %d of %d ranks of colour are missing", path, missing, layout.ranks[1])
+    return layout.field((*density, *color), read_decoder(container, layout.decoder_shapes(), path))
+
+
+def _read_color(
+    value: Tensor,
+    used: Tensor,
+    plane: CodedPlane | None,
+    name: str,
+    container: Container,
+    bits: dict[str, Any],
+    path: Path,
+) -> int:
+    """Fill a factor of colour; returns how many of its ranks are not there."""
+    for start in range(0, value.shape[-1], GROUP):
+        key = f"color_{name}_{start}"
+        if start > 0 and key not in container.chunks:
+            return value.shape[-1] - start
+        stop = min(start + GROUP, value.shape[-1])
+        n_codes = 0 if plane is None else len(plane.book)
+        n_rows = int(used.sum()) if plane is None else n_codes + int(plane.is_row.sum())
+        rows = decode_rows(container, key, bits.get(key), (n_rows, stop - start), path)
+        if plane is None:
+            value[used, start:stop] = rows
+            continue
+        shown = torch.zeros(len(plane.classes), stop - start)
+        shown[plane.classes == CODE] = rows[:n_codes][plane.labels]
+        shown[plane.is_row] = rows[n_codes:] * plane.coarseness[:, None]
+        value[used, start:stop] = shown
+    return 0
+
+
+def _read_planes(container: Container, layout: field_codec.Layout, codes: Any, path: Path) -> list[CodedPlane]:
+    if not isinstance(codes, list) or len(codes) != 3 or not all(isinstance(n, int) for n in codes):
+        raise FormatError(path, f"codes: expected three numbers, got {str(codes)[:60]}", remedy=DAMAGED)
+    planes = []
+    for (_, name, shape), n_codes in zip(layout.factors()[:3], codes, strict=True):
+        if not 0 <= n_codes <= MAX_CODES:
+            raise FormatError(path, f"codes: expected 0 to {MAX_CODES}, got {n_codes}", remedy=DAMAGED)
+        n_used = int(used_nodes(layout.occupancy, torch.Size(shape[:-1]), name).sum())
+        data = [field_codec.chunk_of(container, f"{part}_{name}", path) for part in ("classes", "labels")]
+        classes = torch.from_numpy(entropy.decode_symbols(data[0], n_used, CLASS_BITS)).long()
+        labels = entropy.decode_symbols(data[1], int((classes == CODE).sum()), _label_bits(n_codes))
+        found = torch.from_numpy(labels).long()
+        if len(found) and int(found.max()) >= n_codes:
+            raise FormatError(path, f"labels: expected less than {n_codes}, got {int(found.max())}", remedy=DAMAGED)
+        planes.append(CodedPlane(classes, found, torch.zeros(n_codes, 0)))
+    return planes
+
+
+def _label_bits(n_codes: int) -> int:
+    return max(1, (n_codes - 1).bit_length())
+
+
+def _float16(decoder: Decoder) -> bytes:
+    return b"".join(value.numpy().astype("<f2").tobytes() for value in decoder.tensors())

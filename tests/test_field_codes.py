@@ -1,0 +1,160 @@
+"""Codebooks of fields: importance, round trips, files that end early, and damaged ones."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from field_scenes import random_field, random_rays
+from small_scenes import views_around
+
+from scene3d.compress.field_codes import code_field, tune
+from scene3d.compress.field_importance import plane_importance
+from scene3d.compress.field_pack import pack_field
+from scene3d.compress.goal import Goal
+from scene3d.core.cameras import Cameras
+from scene3d.core.errors import FormatError
+from scene3d.core.fields import Field
+from scene3d.core.scene import Scene
+from scene3d.io.field_codes import EMPTY, ROW, CodedPlane, decode_codes, encode_codes, strongest_first
+from scene3d.io.field_steps import Steps, used_nodes
+from scene3d.io.registry import read_scene
+from scene3d.io.s3d_container import Container, container_bytes, write_container
+from scene3d.render import field_cpu
+from scene3d.render.field import render_field
+from scene3d.render.field_cpu import NativeField
+from scene3d.render.scene_view import render_scene
+
+if not field_cpu.is_available():
+    pytest.skip("the native module is not built", allow_module_level=True)
+
+FINE = Steps(1e-3, 1e-3)
+PATH = Path("x.s3d")
+
+
+@functools.cache
+def foggy() -> Field:
+    return random_field(has_occupancy=True, nodes=(30, 24, 36)).to(dtype=torch.float32)
+
+
+def views() -> Cameras:
+    return views_around(5, 24)
+
+
+def planes_of(field: Field, classes: int) -> tuple[CodedPlane, ...]:
+    planes = []
+    for name, value in zip(("xy", "xz", "yz"), field.color, strict=False):
+        n = int(used_nodes(field.occupancy, value.shape[:-1], name).sum())
+        nothing = torch.zeros(0, value.shape[-1])
+        planes.append(CodedPlane(torch.full((n,), classes), torch.zeros(0, dtype=torch.long), nothing))
+    return tuple(planes)
+
+
+def coded_container(steps: Steps = FINE) -> Container:
+    coded = code_field(foggy(), views(), steps)
+    return encode_codes(Scene(coded.field), coded.planes, steps)
+
+
+def test_importance_sums_to_the_opacity_of_all_rays():
+    field, cameras = foggy(), views()
+    total = sum(float(render_field(field, cameras.select([c])).alpha.sum()) for c in range(len(cameras)))
+    for plane in plane_importance(field, cameras):
+        assert float(plane.sum()) == pytest.approx(total, rel=1e-3)
+
+
+def test_the_order_of_ranks_changes_no_image():
+    field = foggy()
+    origins, directions, _ = (value.float() for value in random_rays(200))
+    one, two = (
+        NativeField(f).march(origins, directions, None).features @ f.decoder.basis
+        for f in (field, strongest_first(field))
+    )
+    assert torch.allclose(one, two, atol=1e-4)
+
+
+def test_rows_of_their_own_come_back_within_half_a_step():
+    field = strongest_first(foggy())
+    back = decode_codes(encode_codes(Scene(field), planes_of(field, ROW), FINE), PATH)
+    cameras = views().select([0])
+    assert float((render_field(back, cameras).rgb - render_field(field, cameras).rgb).abs().max()) < 5e-3
+
+
+def test_codes_and_pruned_nodes_come_back():
+    field = strongest_first(foggy())
+    empty = decode_codes(encode_codes(Scene(field), planes_of(field, EMPTY), FINE), PATH)
+    assert all(float(value.abs().max()) == 0 for value in empty.color[:3])
+    coded = code_field(foggy(), views(), FINE)
+    back = decode_codes(encode_codes(Scene(coded.field), coded.planes, FINE), PATH)
+    assert any(len(plane.book) for plane in coded.planes)
+    for kept, value in zip(coded.field.color[:3], back.color[:3], strict=True):
+        assert float((kept - value).abs().max()) < 0.05 * float(kept.abs().max())
+
+
+def test_tuning_brings_renders_nearer():
+    field, steps = foggy(), Steps(0.3, 0.6)
+    coded = code_field(field, views(), steps)
+    rounded = decode_codes(encode_codes(Scene(coded.field), coded.planes, steps), PATH)
+    tuned = tune(coded, rounded, field, views(), 25)
+    after = decode_codes(encode_codes(Scene(tuned.field), tuned.planes, steps), PATH)
+    truth, one, two = (render_field(f, views()).rgb for f in (field, rounded, after))
+    assert (two - truth).square().mean() < 0.95 * (one - truth).square().mean()
+
+
+def test_packing_with_codes_meets_the_goal(tmp_path: Path):
+    scene = Scene(foggy())
+    packed = pack_field(scene, Goal(max_drop_db=0.5, scene_psnr=20.0, tune_steps=5), views(), has_codes=True)
+    assert packed.fidelity_db >= Goal(max_drop_db=0.5, scene_psnr=20.0).fidelity_db
+    write_container(packed.container, tmp_path / "a.s3d")
+    assert read_scene(tmp_path / "a.s3d").kind == "vm"
+    small = pack_field(scene, Goal(target_bytes=40_000), views(), has_codes=True)
+    assert small.size_bytes <= 40_000
+
+
+def test_codebooks_are_for_planes():
+    with pytest.raises(ValueError, match="codebooks are for vm fields"):
+        pack_field(Scene(random_field("cp").to(dtype=torch.float32)), Goal(), views(), has_codes=True)
+
+
+def test_a_file_that_ends_early_renders_coarser(tmp_path: Path, caplog):
+    data = container_bytes(coded_container())
+    truth = render_field(foggy(), views().select([0])).rgb
+    errors = []
+    for share in (1.0, 0.8):
+        path = tmp_path / "cut.s3d"
+        path.write_bytes(data[: round(share * len(data))])
+        image = render_scene(read_scene(path), views().select([0])).rgb
+        errors.append(float((image - truth).square().mean()))
+    assert 0 < errors[0] < errors[1] < 0.2
+    assert "ranks of colour are missing" in caplog.text
+    path.write_bytes(data[: len(data) // 5])
+    with pytest.raises(FormatError, match="missing"):
+        read_scene(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"codes": [1, 2]}, "three numbers"),
+        ({"codes": [10**9, 1, 1]}, "expected 0 to 4096"),
+        ({"bits": 3}, "table of bits"),
+        ({"nodes": [16000, 16000, 16000]}, "not the bytes"),
+    ],
+)
+def test_damaged_headers_are_refused(change, text):
+    container = coded_container(Steps(0.3, 0.6))
+    with pytest.raises(FormatError, match=text):
+        decode_codes(replace(container, meta={**container.meta, **change}), PATH)
+
+
+def test_damaged_chunks_never_crash():
+    container = coded_container(Steps(0.3, 0.6))
+    for name, data in container.chunks.items():
+        for broken in (data[: len(data) // 2], bytes(len(data))):
+            try:
+                field = decode_codes(replace(container, chunks={**container.chunks, name: broken}), PATH)
+            except FormatError:
+                continue
+            assert field.kind == "vm"
