@@ -39,6 +39,16 @@ def is_occupied(cells: Tensor, box: Tensor, points: Tensor) -> Tensor:
     return cells[z, y, x]
 
 
+def cells_with(points: Tensor, box: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Cells of a box that hold points; points outside count as those on the border. [P, 3] to [Z, Y, X] bool"""
+    size = torch.tensor(list(reversed(shape)))
+    place = ((points - box[0]) / (box[1] - box[0]) * size).long()
+    x, y, z = torch.minimum(place.clamp_min(0), size - 1).unbind(dim=1)
+    cells = torch.zeros(shape, dtype=torch.bool)
+    cells[z, y, x] = True
+    return cells
+
+
 def dilate(cells: Tensor) -> Tensor:
     """Also take the 26 neighbours of occupied cells. [Z, Y, X] bool to the same."""
     grown = torch.nn.functional.max_pool3d(cells[None, None].float(), kernel_size=3, stride=1, padding=1)

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from scene3d.core.fields import decoder_of
+from scene3d.ops.adam import adam_step_
+from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.field_state import FieldState
 from scene3d.render import cpu
+
+BETAS = (0.9, 0.99)
 
 # Gradients of a mean over rays are tiny: 1e-8 would hide them.
 EPS = 1e-15
@@ -21,3 +31,21 @@ def step_factors(state: FieldState, lr: float, l1: float, betas: tuple[float, fl
             value, grad, mean, square, marks, value.shape[-2], value.shape[-1], lr, pull, state.since_growth, constants
         )
     return n_bad
+
+
+def update(state: FieldState, settings: FieldFitSettings, v_decoder: list[Tensor]) -> None:
+    """One step of Adam for everything: factors by the gradients in the state, the decoder by those given."""
+    decay = settings.lr_final**state.fraction
+    l1 = settings.l1 * (0.5 if state.n_masks else 1.0)
+    state.since_growth += 1
+    state.n_bad += step_factors(state, settings.lr_factors * decay, l1, BETAS)
+    flat = torch.cat([v.reshape(-1) for v in state.field.decoder.tensors()])
+    v_flat = torch.cat([v.reshape(-1) for v in v_decoder])
+    means, squares = state.decoder_moments
+    lr = settings.lr_decoder * decay
+    state.n_bad += int(adam_step_([flat], [v_flat], [means], [squares], [lr], state.step + 1, None, BETAS))
+    tensors, at = [], 0
+    for value in state.field.decoder.tensors():
+        tensors.append(flat[at : at + value.numel()].reshape(value.shape))
+        at += value.numel()
+    state.field = replace(state.field, decoder=decoder_of(tensors))

@@ -17,14 +17,13 @@ from torch import Tensor
 
 from scene3d.core.capture import Capture
 from scene3d.core.errors import CaptureError
-from scene3d.core.fields import Field, decoder_of
+from scene3d.core.fields import Field
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
-from scene3d.ops.adam import adam_step_
 from scene3d.ops.occupancy import cell_centers, is_occupied, occupied_box
 from scene3d.ops.threads import single_threaded_torch
 from scene3d.recon import field_checkpoint
-from scene3d.recon.field_adam import step_factors
+from scene3d.recon.field_adam import update
 from scene3d.recon.field_box import find_box, given_box, hull_cells
 from scene3d.recon.field_mask import find_occupied
 from scene3d.recon.field_rays import RayBatch, RayPool
@@ -37,7 +36,6 @@ from scene3d.render.field_march import RaySums
 
 LOG_EVERY = 50
 LOSS_WINDOW = 50  # Steps over which the loss shown is averaged.
-BETAS = (0.9, 0.99)
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,16 @@ class FieldFitResult:
     validation: Validation | None
 
 
-def fit_field(capture: Capture, settings: FieldFitSettings, hooks: FieldHooks = FieldHooks()) -> FieldFitResult:
+def fit_field(
+    capture: Capture, settings: FieldFitSettings, hooks: FieldHooks = FieldHooks(), first: FieldState | None = None
+) -> FieldFitResult:
     """Fit a field to the training photos of `capture`.
+
+    Args:
+        capture: Photos.
+        settings: How.
+        hooks: What it tells on the way.
+        first: State to begin with, changed in place; None begins with small random factors.
 
     Raises:
         CaptureError: nothing to fit to, or a box that misses the scene.
@@ -102,16 +108,18 @@ def fit_field(capture: Capture, settings: FieldFitSettings, hooks: FieldHooks = 
     if not capture.train:
         raise CaptureError(capture.source, "no training photos", "Keep at least one photo out of the test split")
     with single_threaded_torch(), torch.no_grad():
-        return _Run(capture, settings, hooks).to_end()
+        return _Run(capture, settings, hooks, first).to_end()
 
 
 class _Run:
     """One fit on its way: the state, and what does not change."""
 
-    def __init__(self, capture: Capture, settings: FieldFitSettings, hooks: FieldHooks) -> None:
+    def __init__(
+        self, capture: Capture, settings: FieldFitSettings, hooks: FieldHooks, first: FieldState | None = None
+    ) -> None:
         self.capture, self.settings, self.hooks = capture, settings, hooks
         self.pool = RayPool(capture)
-        self.state = self._first_state()
+        self.state = self._first_state(first)
         self.loss = math.nan
         self.n_samples = 0
         self.validation: Validation | None = None
@@ -172,25 +180,8 @@ class _Run:
         v_opacity -= (v_rgb * background).sum(dim=1)
         v = RaySums(v_features, v_opacity, torch.zeros_like(v_opacity))
         self.native.march_backward(self.tape, v, state.grads, state.marks)
-        self._update(v_decoder)
+        update(state, self.settings, v_decoder)
         return loss
-
-    def _update(self, v_decoder: list[Tensor]) -> None:
-        state, settings = self.state, self.settings
-        decay = settings.lr_final**state.fraction
-        l1 = settings.l1 * (0.5 if state.n_masks else 1.0)
-        state.since_growth += 1
-        state.n_bad += step_factors(state, settings.lr_factors * decay, l1, BETAS)
-        flat = torch.cat([v.reshape(-1) for v in state.field.decoder.tensors()])
-        v_flat = torch.cat([v.reshape(-1) for v in v_decoder])
-        means, squares = state.decoder_moments
-        lr = settings.lr_decoder * decay
-        state.n_bad += int(adam_step_([flat], [v_flat], [means], [squares], [lr], state.step + 1, None, BETAS))
-        tensors, at = [], 0
-        for value in state.field.decoder.tensors():
-            tensors.append(flat[at : at + value.numel()].reshape(value.shape))
-            at += value.numel()
-        state.field = replace(state.field, decoder=decoder_of(tensors))
 
     def _background(self, n: int) -> Tensor:  # [n, 3]
         name = self.settings.background
@@ -241,10 +232,12 @@ class _Run:
         self.native = NativeField(self.state.field)
         self.tape = self.native.new_tape()
 
-    def _first_state(self) -> FieldState:
+    def _first_state(self, first: FieldState | None) -> FieldState:
         path, settings = self.hooks.checkpoint, self.settings
         if path is not None and self.hooks.resume and path.exists():
             return field_checkpoint.load(path, self.capture, settings)
+        if first is not None:
+            return first
         box = find_box(self.capture, settings.seed) if settings.box is None else given_box(settings.box)
         return first_state(settings, box, hull_cells(self.capture, box))
 

@@ -87,17 +87,33 @@ def from_points(points: ScenePoints, up: tuple[float, float, float] | None = Non
         return Surround(
             torch.zeros(3, dtype=torch.float64), direction, 1.0, 0.3, focal_ratio, _heading(None, direction)
         )
+    middle, low, high, reach = _extent(points)
+    # An object fits whole into the image. Of a scene with a background only the dense middle does.
+    stands_free = is_object(points)
+    focus = (low + high) / 2 if stands_free else middle
+    if not stands_free:
+        means, weights = points.positions.double().cpu(), points.weights.double().cpu()
+        reach = float(_weighted_quantile((means - middle).norm(dim=1), weights, 0.6))
+    distance = max(DISTANCE_PER_REACH * reach, 1e-6)
+    return Surround(focus, direction, distance, 0.3 * distance, focal_ratio, _heading(None, direction))
+
+
+def is_object(points: ScenePoints) -> bool:
+    """Whether a scene stands free, to be seen from all around; otherwise far matter lies around a dense middle."""
+    if len(points.positions) == 0:
+        return False
+    middle, _, _, reach = _extent(points)
+    means, weights = points.positions.double().cpu(), points.weights.double().cpu()
+    return float(_weighted_quantile((means - middle).norm(dim=1), weights, 0.5)) > OBJECT_SHARE * reach
+
+
+def _extent(points: ScenePoints) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Median [3], bounds without outliers [3], [3], and how far matter reaches from their middle."""
     means, weights = points.positions.double().cpu(), points.weights.double().cpu()
     low, high = (torch.stack([_weighted_quantile(c, weights, q) for c in means.unbind(dim=1)]) for q in (0.03, 0.97))
     middle = torch.stack([_weighted_quantile(c, weights, 0.5) for c in means.unbind(dim=1)])
     reach = float(_weighted_quantile((means - (low + high) / 2).norm(dim=1), weights, 0.97))
-    # An object fits whole into the image. Of a scene with a background only the dense middle does.
-    is_object = float(_weighted_quantile((means - middle).norm(dim=1), weights, 0.5)) > OBJECT_SHARE * reach
-    focus = (low + high) / 2 if is_object else middle
-    if not is_object:
-        reach = float(_weighted_quantile((means - middle).norm(dim=1), weights, 0.6))
-    distance = max(DISTANCE_PER_REACH * reach, 1e-6)
-    return Surround(focus, direction, distance, 0.3 * distance, focal_ratio, _heading(None, direction))
+    return middle, low, high, reach
 
 
 def _common_up(cameras: Cameras) -> Tensor:  # [3]

@@ -1,0 +1,254 @@
+"""Students: turn a teacher of any kind into splats or a field, without photos (progressive volume distillation).
+
+Three blocks: take over what the teacher knows of its volume, render the teacher from free cameras, fit to those renders
+with the fits of photos, which begin where the first block ended. Every kind of field that can be begun from a box and
+its occupied cells is a student.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scene3d.core.cameras import Cameras
+from scene3d.core.capture import Capture, Photo
+from scene3d.core.fields import FieldKind
+from scene3d.core.gaussians import Gaussians
+from scene3d.core.progress import Progress
+from scene3d.core.scene import Scene
+from scene3d.ops.threads import single_threaded_torch
+from scene3d.recon import initialize
+from scene3d.recon.field_fit import FieldHooks, fit_field
+from scene3d.recon.field_settings import FieldFitSettings, field_preset
+from scene3d.recon.field_state import FieldState, first_state
+from scene3d.recon.fit import Hooks, fit
+from scene3d.recon.imitate import Surfaces, imitate_colors, imitate_density, occupied_cells
+from scene3d.recon.presets import fast
+from scene3d.recon.settings import FitSettings, LearningRates, ResolutionSettings
+from scene3d.recon.teacher import Teacher, View
+
+StudentKind = Literal["splats", "vm", "cp"]
+# Steps of a conversion where nothing is said.
+STEPS: dict[str, int] = {"splats": 800, "vm": 600, "cp": 600}
+# Few steps have to do: they are long at first.
+SPLAT_RATES = LearningRates(means=5e-4, log_scales=2e-2, quats=5e-3, sh0=1e-2, shN=1e-3, decay=0.1)
+MIN_ALPHA = 0.5
+# Splats of a student begin solid and a little smaller than the distance of their neighbours.
+FIRST_OPACITY, FIRST_SIZE, FIRST_THINNESS = 0.8, 0.7, 0.3
+# Along short rays, before those along whole ones.
+N_COLOR_STEPS = 60
+POINTS_PER_VIEW = 20_000
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """How a student learns.
+
+    Attributes:
+        kind: What it is.
+        steps: Of the fit to renders; 0 = only what the first block gives, of splats.
+        n_splats: To begin with.
+        last_voxels: Nodes of the last grid of a field.
+        ranks: Of density and of colour; None takes those of the preset.
+        seed: Of every random number.
+    """
+
+    kind: StudentKind
+    steps: int
+    n_splats: int = 40_000
+    last_voxels: int = 160**3
+    ranks: tuple[int, int] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Renders:
+    """What a student learns from.
+
+    Attributes:
+        capture: In memory.
+        surfaces: Seen in its training views.
+    """
+
+    capture: Capture
+    surfaces: Surfaces
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What came of it.
+
+    Attributes:
+        scene: The student.
+        fidelity_db: Mean PSNR on white against renders of the teacher that it did not learn from.
+        n_views: How many those were.
+        seconds: Of the three blocks, by name.
+    """
+
+    scene: Scene
+    fidelity_db: float
+    n_views: int
+    seconds: dict[str, float]
+
+
+def convert_scene(teacher: Teacher, learned: Cameras, held_out: Cameras, settings: StudentSettings) -> Converted:
+    """Make a student of `teacher`.
+
+    Args:
+        teacher: What is converted.
+        learned: Views to learn from.
+        held_out: Views to judge by.
+        settings: What to make and how.
+    """
+    began = time.perf_counter()
+    with single_threaded_torch():
+        renders = render_capture(teacher, learned, held_out)
+        rendered = time.perf_counter()
+        learn = _learn_splats if settings.kind == "splats" else _learn_field
+        scene, fidelity, prepared = learn(teacher, renders, settings)
+    seconds = {
+        "rendering the teacher": rendered - began,
+        "taking over its volume": prepared - rendered,
+        "fitting": time.perf_counter() - prepared,
+    }
+    return Converted(scene, fidelity, len(held_out), seconds)
+
+
+@torch.no_grad()
+def render_capture(teacher: Teacher, learned: Cameras, held_out: Cameras) -> Renders:
+    """Renders of a teacher as a capture in memory, and the surfaces in those to learn from."""
+    cameras = Cameras(
+        torch.cat([learned.viewmats, held_out.viewmats]),
+        torch.cat([learned.Ks, held_out.Ks]),
+        torch.cat([learned.sizes, held_out.sizes]),
+    )
+    photos, surfaces = [], []
+    with Progress(len(cameras), "rendering the teacher") as progress:
+        for i in range(len(cameras)):
+            view = teacher.view(cameras, i)
+            photos.append(_photo(view))
+            if i < len(learned):
+                surfaces.append(_surfaces(view, photos[-1], cameras, i))
+            progress.advance()
+    capture = Capture(
+        cameras,
+        photos.__getitem__,
+        train=tuple(range(len(learned))),
+        test=tuple(range(len(learned), len(cameras))),
+        source=Path(teacher.name),
+        has_alpha=True,
+        protocol="renders of the teacher",
+    )
+    names = ("points", "directions", "normals", "colors")
+    return Renders(capture, Surfaces(*(torch.cat([getattr(s, name) for s in surfaces]) for name in names)))
+
+
+def first_splats(surfaces: Surfaces, n: int, seed: int) -> Gaussians:
+    """Solid, flat splats on the surfaces that the teacher shows, as large as their distances."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(surfaces.points), generator=generator)[:n]
+    if len(rows) == 0:
+        raise ValueError("teacher: expected surfaces in its views, got none. Check the cameras")
+    splats = initialize.from_points(surfaces.points[rows], surfaces.colors[rows].float() / 255, generator)
+    normals = surfaces.normals[rows]
+    is_known = normals.norm(dim=1) > 0.5
+    # The third axis lies along the normal: half-way between z and it turns one into the other.
+    half = torch.nn.functional.normalize(normals + torch.tensor([0.0, 0.0, 1.0]) + 1e-6, dim=1)
+    turned = torch.cat([torch.zeros(len(half), 1), half], dim=1)
+    log_scales = splats.log_scales + math.log(FIRST_SIZE)
+    log_scales[is_known, 2] += math.log(FIRST_THINNESS)
+    return replace(
+        splats,
+        quats=torch.where(is_known[:, None], turned, splats.quats),
+        opacity_logits=torch.full((len(splats),), math.log(FIRST_OPACITY / (1 - FIRST_OPACITY))),
+        log_scales=log_scales,
+    )
+
+
+def first_field(teacher: Teacher, surfaces: Surfaces, settings: FieldFitSettings, n_color_steps: int) -> FieldState:
+    """Step 0 of a field: the teacher's box and occupied cells, its density, and then its colours."""
+    state = first_state(settings, teacher.box, occupied_cells(teacher))
+    state.field = imitate_density(state.field, teacher, state.generator)
+    imitate_colors(state, surfaces, settings, n_color_steps)
+    # The box is tight already: the first search for empty cells, which cuts it, counts as done.
+    state.n_masks = 1
+    return state
+
+
+def _learn_splats(teacher: Teacher, renders: Renders, settings: StudentSettings) -> tuple[Scene, float, float]:
+    first = first_splats(renders.surfaces, settings.n_splats, settings.seed)
+    prepared = time.perf_counter()
+    result = fit(renders.capture, first, _splat_settings(settings), Hooks())
+    assert result.validation is not None
+    return Scene(result.gaussians), result.validation.psnr, prepared
+
+
+def _learn_field(teacher: Teacher, renders: Renders, settings: StudentSettings) -> tuple[Scene, float, float]:
+    chosen = _field_settings(settings)
+    state = first_field(teacher, renders.surfaces, chosen, N_COLOR_STEPS)
+    prepared = time.perf_counter()
+    result = fit_field(renders.capture, chosen, FieldHooks(), state)
+    assert result.validation is not None
+    return Scene(result.field), result.validation.psnr, prepared
+
+
+def _splat_settings(settings: StudentSettings) -> FitSettings:
+    base = fast(0, max(settings.steps, 1))
+    strategy = replace(base.strategy, cap_max=settings.n_splats)
+    return replace(base, seed=settings.seed, strategy=strategy, lrs=SPLAT_RATES, resolution=ResolutionSettings())
+
+
+def _field_settings(settings: StudentSettings) -> FieldFitSettings:
+    assert settings.kind != "splats"
+    kind: FieldKind = settings.kind
+    base = field_preset("fast", kind, max(settings.steps, 1))
+    ranks = settings.ranks or (base.density_rank, base.color_rank)
+    return replace(
+        base,
+        seed=settings.seed,
+        density_rank=ranks[0],
+        color_rank=ranks[1],
+        first_voxels=settings.last_voxels,
+        last_voxels=settings.last_voxels,
+        grow_at=(),
+        mask_at=(0.0, 0.25, 0.5),
+        mask_after=0,
+    )
+
+
+def _photo(view: View) -> Photo:
+    alpha = view.alpha.clamp(0, 1)
+    straight = view.rgb / alpha.clamp_min(1e-3)[..., None]
+    return Photo(_bytes(straight), _bytes(alpha))
+
+
+def _surfaces(view: View, photo: Photo, cameras: Cameras, i: int) -> Surfaces:
+    """What of a view is opaque, thinned out evenly."""
+    height, width = view.depth.shape
+    K, viewmat = cameras.Ks[i], cameras.viewmats[i]
+    x = (torch.arange(width) + 0.5 - K[0, 2]) / K[0, 0]
+    y = (torch.arange(height) + 0.5 - K[1, 2]) / K[1, 1]
+    rays = torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.ones(height, width)], dim=2)
+    places = rays * view.depth[..., None]
+    taken = (view.alpha > MIN_ALPHA) & (view.depth > 0)
+    row, column = taken.nonzero().unbind(dim=1)
+    every = max(1, math.ceil(len(row) / POINTS_PER_VIEW))
+    row, column = row[::every], column[::every]
+    normals = torch.zeros(height, width, 3)
+    across, down = places[1:-1, 2:] - places[1:-1, :-2], places[2:, 1:-1] - places[:-2, 1:-1]
+    whole = taken[1:-1, 2:] & taken[1:-1, :-2] & taken[2:, 1:-1] & taken[:-2, 1:-1]
+    facing = torch.nn.functional.normalize(torch.linalg.cross(down, across), dim=-1)
+    normals[1:-1, 1:-1] = torch.where(whole[..., None], facing, 0.0)
+    directions = torch.nn.functional.normalize(rays[row, column] @ viewmat[:3, :3], dim=1)
+    points = (places[row, column] - viewmat[:3, 3]) @ viewmat[:3, :3]
+    return Surfaces(points, directions, normals[row, column] @ viewmat[:3, :3], photo.rgb[row, column])
+
+
+def _bytes(values: Tensor) -> Tensor:
+    return (values * 255).round().clamp(0, 255).to(torch.uint8).contiguous()

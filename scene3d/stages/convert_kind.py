@@ -1,0 +1,146 @@
+"""The part of `scene3d convert` that turns scenes and meshes into another kind: --to splats, vm, cp."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scene3d import __version__
+from scene3d.compress.field_pack import pack_field
+from scene3d.compress.goal import Goal
+from scene3d.compress.viewpoints import synthesize_views
+from scene3d.core.cameras import Cameras
+from scene3d.core.errors import FormatError
+from scene3d.core.scene import Scene, SceneInfo
+from scene3d.io.camera_path import find_cameras, read_cameras
+from scene3d.io.mesh_files import read_mesh
+from scene3d.io.registry import is_scene_file, read_scene, scene_size, write_scene
+from scene3d.io.s3d_container import write_container
+from scene3d.recon.students import STEPS, Converted, StudentKind, StudentSettings, convert_scene
+from scene3d.recon.teacher import Teacher, teacher_of_mesh, teacher_of_scene
+from scene3d.render.free_views import smaller, views_among, views_around
+from scene3d.render.surround import from_points, is_object
+from scene3d.render.types import RasterSettings
+from scene3d.report.facts import size_text
+
+logger = logging.getLogger(__name__)
+
+N_JUDGES = 6
+
+
+@dataclass(frozen=True)
+class KindOptions:
+    """How a scene becomes another kind."""
+
+    steps: int | None = None
+    """Steps of fitting to renders of the scene. More are closer and slower; the default depends on the kind."""
+    views: int = 80
+    """Renders to learn from."""
+    view_size: int = 400
+    """Longer side of those renders at most, pixels. Fine detail needs larger ones."""
+    cameras: Path | None = None
+    """A cameras.json or camera_path.json: renders are taken between its views. Default: the cameras.json that a fit
+    left with the scene; else views from all around, or near the splats of a scene that surrounds its cameras."""
+    splats: int = 40_000
+    """Splats to begin with, and most ever."""
+    voxels: int = 160
+    """Nodes of the last grid of a field, as a cube of this side."""
+    target_mb: float | None = None
+    """Of a field: megabytes (1e6 bytes) of the file to stay below, at the best quality that allows."""
+    seed: int = 0
+    """Of every random number."""
+
+
+def read_source(path: Path) -> Scene | None:
+    """The scene of a file; None where it holds a mesh.
+
+    Raises:
+        FormatError: it holds neither.
+    """
+    if not is_scene_file(path):
+        read_mesh(path)
+        return None
+    try:
+        return read_scene(path)
+    except FormatError as error:
+        if path.suffix.lower() not in (".ply", ".glb", ".gltf"):
+            raise
+        try:
+            read_mesh(path)
+        except FormatError:
+            # As a scene it is nearer to what was meant.
+            raise error from None
+        return None
+
+
+def run(source: Path, scene: Scene | None, out: Path, kind: StudentKind, options: KindOptions) -> None:
+    """Convert, write, and print what it took and how near the student came.
+
+    Args:
+        source: The file that is converted.
+        scene: What is in it, edited; None = a mesh.
+        out: To write.
+        kind: To make.
+        options: How.
+    """
+    _check(scene, kind, options)
+    teacher = teacher_of_mesh(read_mesh(source)) if scene is None else teacher_of_scene(scene)
+    cameras = _views(source, scene, teacher, options)
+    n = options.views
+    learned, held_out = cameras.select(range(n)), cameras.select(range(n, len(cameras)))
+    steps = STEPS[kind] if options.steps is None else options.steps
+    settings = StudentSettings(kind, steps, options.splats, options.voxels**3, seed=options.seed)
+    made = convert_scene(teacher, learned, held_out, settings)
+    info = SceneInfo(source=str(source), made_by=f"scene3d {__version__}", up=None if scene is None else scene.info.up)
+    remarks = _write(replace(made.scene, info=info), out, options, held_out)
+    print("\n".join([*_report(teacher, made), *remarks, f"{size_text(scene_size(out))} -> {out}"]))
+
+
+def _check(scene: Scene | None, kind: StudentKind, options: KindOptions) -> None:
+    if scene is not None and kind == "splats" and "splats" in scene.capabilities:
+        raise ValueError('to: the scene holds splats already. For fewer of them use --do "decimate 50%"')
+    if options.target_mb is not None and kind == "splats":
+        raise ValueError("target_mb: splats are made small by scene3d compress, afterwards")
+    limits = {"views": (1, 2000), "view_size": (16, 4096), "splats": (1, 10_000_000), "voxels": (8, 640)}
+    for name, (least, most) in limits.items():
+        value = getattr(options, name)
+        if not least <= value <= most:
+            raise ValueError(f"{name}: expected {least} to {most}, got {value}")
+    if options.steps is not None and options.steps < 1:
+        raise ValueError(f"steps: expected at least 1, got {options.steps}")
+
+
+def _views(source: Path, scene: Scene | None, teacher: Teacher, options: KindOptions) -> Cameras:
+    """Views to learn from, then those to judge by."""
+    n, side = options.views + N_JUDGES, options.view_size
+    file = options.cameras or find_cameras(source)
+    if file is not None:
+        logger.info("%s", f"{n} views between those of {file}")
+        return views_among(read_cameras(file), n, side, options.seed)
+    if scene is not None and "splats" in scene.capabilities and not is_object(teacher.points):
+        logger.warning("no cameras given: views are made up near the splats, real ones may differ: give --cameras")
+        settings = RasterSettings(antialiased=scene.info.antialiased)
+        splats = scene.splats()
+        return smaller(synthesize_views(splats.select(splats.is_finite()), n, settings, options.seed), side)
+    logger.info("%s", f"no cameras given: {n} views from all around")
+    return views_around(from_points(teacher.points, None if scene is None else scene.info.up), n, side, options.seed)
+
+
+def _write(student: Scene, out: Path, options: KindOptions, views: Cameras) -> list[str]:
+    """Write the student; what the size cost, where one was asked for."""
+    if options.target_mb is None:
+        write_scene(student, out)
+        return []
+    packed = pack_field(student, Goal(target_bytes=round(options.target_mb * 1e6)), views)
+    write_container(packed.container, out)
+    remarks = [f"{packed.fidelity_db:.1f} dB against renders of the student before it was made small"]
+    return [*remarks, packed.remark] if packed.remark else remarks
+
+
+def _report(teacher: Teacher, made: Converted) -> list[str]:
+    blocks = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in made.seconds.items())
+    return [
+        f"{teacher.name} -> {made.scene.size_text()}: {blocks}",
+        f"{made.fidelity_db:.2f} dB against renders of the teacher, {made.n_views} views that were not learned from",
+    ]
