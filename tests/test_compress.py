@@ -164,12 +164,16 @@ def test_goals_out_of_range_are_told(values, message):
 
 def test_the_stage_writes_a_file_and_says_what_it_cost(tmp_path, capsys, scene):
     write_scene(scene, tmp_path / "a.ply")
-    run(Config(tmp_path / "a.ply", tmp_path / "b.s3d", max_drop_db=0.5))
+    run(Config(tmp_path / "a.ply", tmp_path / "b.s3d", max_drop_db=0.5, report=tmp_path / "report.html"))
     out = capsys.readouterr().out
     assert len(read_scene(tmp_path / "b.s3d").payload) <= 400
     assert read_scene(tmp_path / "b.s3d").info.source == "blob"
     for word in ("positions", "scales and rotations", "color", "header", f"-> {tmp_path / 'b.s3d'}"):
         assert word in out
+    page = (tmp_path / "report.html").read_text()
+    assert out.splitlines()[1] in page
+    for name in (".ply", ".compressed.ply", ".spz", ".sog", "b.s3d"):
+        assert f"<td>{name}</td>" in page
 
 
 def test_the_stage_keeps_every_bit_where_asked(tmp_path, scene):
