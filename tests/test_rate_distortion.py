@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from scene3d.report.rate_distortion import Row, html_page, plot, table
+from scene3d.report.rate_distortion import Row, html_page, joined, plot, table
 
 EXACT = Row(".ply", "format", 2_480_000, 10_000, math.inf, 1.0, None, 0.1, 0.2)
 SMALL = Row(".s3d 0.1 dB", "method", 60_000, 9_990, 43.21, 0.9871, 0.098, 4.0, 0.05, 512.0)
@@ -23,6 +23,16 @@ def test_the_table_lists_the_largest_first_and_says_what_is_exact() -> None:
 
 def test_columns_that_nobody_filled_are_left_out() -> None:
     assert table([EXACT], 10_000, 1).splitlines()[0] == "|  | bytes | B/splat | PSNR | SSIM | encode | decode |"
+
+
+def test_scenes_stand_side_by_side() -> None:
+    lines = joined({"fox": [SMALL, EXACT], "chair": [TINY, EXACT]}).splitlines()
+    assert lines[0] == "| | fox | chair |"
+    assert lines[2:] == [
+        "| .ply | 2,480,000, exact | 2,480,000, exact |",
+        "| .s3d 0.1 dB | 60,000, 43.2 dB, -0.098 dB |  |",
+        "| .s3d 0.5 dB |  | 30,000, 36.0 dB, -0.490 dB |",
+    ]
 
 
 def test_the_plot_shows_what_is_not_exact() -> None:

@@ -57,6 +57,25 @@ def table(rows: list[Row], n_splats: int, source_bytes: int) -> str:
     return "\n".join([*lines, "", f"{n_splats:,} splats, source {source_bytes:,} bytes"])
 
 
+def joined(runs: dict[str, list[Row]]) -> str:
+    """Several scenes as one Markdown table, rows by name in the order of the first scene's sizes, the largest first."""
+    names: dict[str, float] = {}
+    for rows in runs.values():
+        largest = max(row.size_bytes for row in rows)
+        for row in rows:
+            names.setdefault(row.name, row.size_bytes / largest)
+    lines = ["| | " + " | ".join(runs) + " |", "| --- |" + " ---: |" * len(runs)]
+    for name in sorted(names, key=lambda name: -names[name]):
+        cells = [next((_short(row) for row in rows if row.name == name), "") for rows in runs.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _short(row: Row) -> str:
+    fidelity = f"{row.psnr:.1f} dB" if math.isfinite(row.psnr) else "exact"
+    return f"{row.size_bytes:,}, {fidelity}" + ("" if row.drop_db is None else f", {-row.drop_db:+.3f} dB")
+
+
 def html_page(title: str, sentences: list[str], rows: list[Row], n_splats: int, told: str = "") -> str:
     """A page of its own.
 
