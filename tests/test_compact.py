@@ -64,9 +64,20 @@ def test_the_file_gives_what_was_judged(tmp_path: Path) -> None:
     packed = compact.compress(scene, Goal(scene_psnr=10.0, tune_steps=5), judge, views)
     write_container(packed.container, tmp_path / "a.s3d")
     assert "field.tables" in packed.container.chunks
-    assert not any(name.startswith("sh") for name in packed.container.chunks)
     assert judge.verdict(read_scene(tmp_path / "a.s3d").splats()) == packed.verdict
     assert packed.verdict.fidelity_db > 15
+
+
+def test_codes_add_what_the_field_misses(tmp_path: Path) -> None:
+    scene, views = Scene(blob(200)), views_around(4)
+    judge = Judge(scene, views)
+    coarse, fine = (compact.compress(scene, Goal(scene_psnr=psnr), judge, views) for psnr in (8.0, 28.0))
+    assert coarse.is_met
+    assert fine.verdict.fidelity_db > coarse.verdict.fidelity_db + 6
+    assert any(name.startswith("sh0") for name in fine.container.chunks)
+    assert fine.size_bytes > coarse.size_bytes
+    write_container(fine.container, tmp_path / "a.s3d")
+    assert judge.verdict(read_scene(tmp_path / "a.s3d").splats()) == fine.verdict
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])

@@ -10,6 +10,7 @@ from emulation import load_emulated
 from tiny_capture import tiny_capture, tiny_scene
 
 from scene3d.core.gaussians import Gaussians
+from scene3d.core.push import Push
 from scene3d.ops import cuda_call
 from scene3d.ops.memory_limit import GIGABYTE, set_memory_limit
 from scene3d.recon.densify import GradStats
@@ -66,13 +67,13 @@ def emulated_or_skip() -> None:
 
 
 @contextmanager
-def settings_for(backend: str, schedule: int = 3) -> Iterator[FitSettings]:
+def settings_for(backend: str) -> Iterator[FitSettings]:
     """Settings of a fit by a backend; that of CUDA takes tensors of the CPU inside."""
     name = backend.split()[0]
     with pytest.MonkeyPatch.context() as patch:
         if name == "cuda":
             patch.setattr(cuda_call, "module", emulated)
-            emulated.set_schedule(schedule)
+            emulated.set_schedule(3)
         if backend == "cuda in bands":
             set_memory_limit(BAND_BYTES / GIGABYTE)
         torch.use_deterministic_algorithms(backend == "cuda in order")
@@ -84,20 +85,20 @@ def settings_for(backend: str, schedule: int = 3) -> Iterator[FitSettings]:
 
 
 def run_steps(
-    objective: Objective | None, view: View, n_steps: int = 4, backend: str = "cpu"
+    objective: Objective | None, view: View, n_steps: int = 4, backend: str = "cpu", push: Push | None = None
 ) -> tuple[AdamState, GradStats, Outcome]:
     state = first_state()
     stats = GradStats.zeros(len(state))
     with settings_for(backend) as settings:
         descent = Descent(settings, objective)
         for _ in range(n_steps):
-            outcome = descent.step(state, stats, view, Rates(LRS, 0.5, 2.0, True))
+            outcome = descent.step(state, stats, view, Rates(LRS, 0.5, 2.0, True), push)
     return state, stats, outcome
 
 
-def assert_same_steps(view: View, backend: str) -> None:
-    native, native_stats, native_outcome = run_steps(None, view, backend=backend)
-    oracle, oracle_stats, outcome = run_steps(Objective(), view)
+def assert_same_steps(view: View, backend: str, push: Push | None = None) -> None:
+    native, native_stats, native_outcome = run_steps(None, view, backend=backend, push=push)
+    oracle, oracle_stats, outcome = run_steps(Objective(), view, push=push)
     assert native_outcome.loss == pytest.approx(outcome.loss, rel=1e-5)
     assert native.n_steps == oracle.n_steps == 4
     for name, value in oracle.values.items():
@@ -169,21 +170,6 @@ def test_step_follows_arrays_that_were_replaced(backend: str):
     assert not torch.equal(before, state.values["sh0"].detach())
 
 
-def test_ordered_steps_do_not_depend_on_the_order_of_threads_and_blocks():
-    emulated_or_skip()
-    runs = []
-    for schedule in range(4):
-        state = first_state()
-        stats = GradStats.zeros(len(state))
-        with settings_for("cuda in order", schedule) as settings:
-            descent = Descent(settings)
-            for _ in range(3):
-                descent.step(state, stats, view_of(), Rates(LRS, 0.5, 2.0, True))
-        runs.append([*state.values.values(), *state.exp_avg_sq.values(), stats.sums])
-    for other in runs[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
-
-
 @pytest.mark.parametrize("degree", [0, 1, 3])
 def test_cuda_step_takes_every_degree(degree: int):
     emulated_or_skip()
@@ -214,6 +200,42 @@ def test_too_little_memory_for_the_lists_is_said_and_moves_nothing(monkeypatch: 
     ):
         Descent(settings).step(state, GradStats.zeros(len(state)), view_of(), Rates(LRS, 0.5, 2.0, False))
     assert torch.equal(state.values["means"], first_state().values["means"])
+
+
+def push_of(**changes: object) -> Push:
+    generator = torch.Generator().manual_seed(5)
+    values = first_state().gaussians().detach().params()
+    noise = {name: 0.05 * torch.randn(value.shape, generator=generator) for name, value in values.items()}
+    grads = {name: 1e-3 * torch.randn(values[name].shape, generator=generator) for name in ("log_scales", "shN")}
+    return replace(Push(noise, grads), **changes)
+
+
+def test_native_step_takes_offsets_and_gradients_as_autograd_does():
+    assert_same_steps(view_of(), "cpu", push_of())
+
+
+def test_offsets_are_shown_and_do_not_stay():
+    push = push_of(grads={})
+    plain, shown = run_steps(None, view_of(), 1)[2].loss, run_steps(None, view_of(), 1, push=push)[2].loss
+    assert shown != pytest.approx(plain, rel=1e-3)
+    moved = run_steps(None, view_of(), 1, push=push)[0]
+    for name, value in first_state().values.items():
+        assert (moved.values[name] - value).abs().max() <= 1.01 * LRS[name]
+
+
+def test_fixed_tensors_do_not_move():
+    moved = run_steps(None, view_of(), 2, push=push_of(fixed=("means", "quats")))[0]
+    for name, value in first_state().values.items():
+        assert torch.equal(moved.values[name], value) == (name in ("means", "quats"))
+
+
+def test_steps_go_on_where_a_push_begins_and_ends():
+    state, stats, descent = first_state(), GradStats.zeros(len(SCENE.payload)), Descent(SETTINGS)
+    rates = Rates(LRS, 0.5, 2.0, True)
+    gone = push_of(offsets={"opacity_logits": torch.full((len(state),), -30.0)}, grads={})
+    losses = [descent.step(state, stats, view_of(), rates, push).loss for push in (None, gone, None)]
+    assert losses[1] != pytest.approx(losses[0], rel=0.05)
+    assert losses[2] == pytest.approx(losses[0], rel=0.05)
 
 
 def test_objective_replaces_what_is_shown_and_adds_to_the_loss():

@@ -1,5 +1,7 @@
 """Thinning keeps to its share of the error, and its hands off what made-up views cannot know."""
 
+from dataclasses import replace
+
 import torch
 from small_scenes import blob, views_around
 
@@ -21,6 +23,24 @@ def test_what_no_known_view_shows_goes() -> None:
     thinned = thin(scene, Goal(), Judge(scene, views), views)
     assert float(thinned.gaussians.means[:, 1].max()) < 100
     assert thinned.error <= 10 ** (-Goal().fidelity_db / 10) * 0.21
+
+
+def test_more_goes_where_others_make_up_for_it() -> None:
+    scene, views = Scene(blob(150)), views_around(4)
+    judge = Judge(scene, views)
+    goal = Goal(scene_psnr=25.0, tune_steps=60)
+    plain, tuned = thin(scene, replace(goal, tune_steps=0), judge, views), thin(scene, goal, judge, views)
+    assert len(tuned.gaussians) < len(plain.gaussians)
+    kept = scene.splats().select(torch.isin(scene.splats().means[:, 0], tuned.gaussians.means[:, 0]))
+    assert tuned.error < mean_error(tuned.decider, kept)
+    assert tuned.error <= 10 ** (-goal.fidelity_db / 10) * 0.21
+
+
+def test_what_others_cannot_make_up_for_stays() -> None:
+    scene, views = Scene(blob(150)), views_around(4)
+    judge, goal = Judge(scene, views), Goal(scene_psnr=16.0, tune_steps=1)
+    plain, tuned = thin(scene, replace(goal, tune_steps=0), judge, views), thin(scene, goal, judge, views)
+    assert torch.equal(tuned.gaussians.means, plain.gaussians.means)
 
 
 def test_nothing_goes_by_views_that_are_made_up() -> None:

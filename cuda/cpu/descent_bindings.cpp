@@ -81,7 +81,7 @@ using Matrix34 = Array<const float, nb::shape<3, 4>>;
 template <class T>
 double step(Descent& self, const CallSettings& s, Photo<T> photo, std::optional<Plane> weight, float ssim_lambda,
             const Rates& rates, std::optional<Matrix34> transform, std::optional<Array<float, nb::shape<3, 4>>> v_transform,
-            std::optional<Array<float, nb::shape<4, 4>>> v_viewmat) {
+            std::optional<Array<float, nb::shape<4, 4>>> v_viewmat, const std::optional<Arrays>& added) {
   const RasterCall<float> call = make_call(s, self.params);
   if (transform && !v_transform) throw nb::value_error("v_transform: expected an array where there is a transform");
   const std::vector<AdamGroup> groups = make_groups(self, rates);
@@ -93,12 +93,16 @@ double step(Descent& self, const CallSettings& s, Photo<T> photo, std::optional<
                          static_cast<float>(rates.beta2),
                          static_cast<float>(1 / std::sqrt(1 - std::pow(rates.beta2, static_cast<double>(rates.step)))),
                          static_cast<float>(rates.eps)};
-  const DescentArgs descent = {adam,
-                               static_cast<float>(rates.opacity_reg),
-                               static_cast<float>(rates.scale_reg),
-                               has_stats ? self.grad_sums.data() : nullptr,
-                               self.counts.data(),
-                               static_cast<float>(rates.half_size)};
+  DescentArgs descent = {adam,
+                         static_cast<float>(rates.opacity_reg),
+                         static_cast<float>(rates.scale_reg),
+                         has_stats ? self.grad_sums.data() : nullptr,
+                         self.counts.data(),
+                         static_cast<float>(rates.half_size)};
+  if (added) {
+    check_sizes(self.values, *added);
+    for (size_t k = 0; k < kArrays; k++) descent.added[k] = (*added)[k].data();
+  }
   const DescentTarget target = {loss_input(s, photo, weight), ssim_lambda, transform ? transform->data() : nullptr};
   const DescentGrads grads = {v_viewmat ? v_viewmat->data() : nullptr, v_transform ? v_transform->data() : nullptr};
   nb::gil_scoped_release release;
@@ -117,8 +121,10 @@ void bind_descent(nb::module_& m) {
            });
   nb::class_<Descent>(m, "Descent")
       .def("__init__", &make_descent, nb::arg(), FIXED, FIXED, FIXED, FIXED, FIXED)
-      .def("step", &step<uint8_t>, nb::arg(), FIXED, FIXED.none(), nb::arg(), nb::arg(), FIXED.none(), FIXED.none(), FIXED.none())
-      .def("step", &step<float>, nb::arg(), FIXED, FIXED.none(), nb::arg(), nb::arg(), FIXED.none(), FIXED.none(), FIXED.none());
+      .def("step", &step<uint8_t>, nb::arg(), FIXED, FIXED.none(), nb::arg(), nb::arg(), FIXED.none(), FIXED.none(), FIXED.none(),
+           FIXED.none())
+      .def("step", &step<float>, nb::arg(), FIXED, FIXED.none(), nb::arg(), nb::arg(), FIXED.none(), FIXED.none(), FIXED.none(),
+           FIXED.none());
 }
 
 }  // namespace scene3d

@@ -35,6 +35,14 @@ S3D_INLINE void regularize(const RasterCall<float>& call, const DescentArgs& des
   }
 }
 
+// Adds gradients that a method has worked out for itself.
+S3D_INLINE void add_gradients(const float* added, int64_t n_values, float* gradient) {
+  for (int64_t k = 0; k < n_values; k += 16) {
+    const int some = n_values - k < 16 ? static_cast<int>(n_values - k) : 16;
+    store(gradient + k, load(gradient + k) + load_first(added + k, some));
+  }
+}
+
 S3D_INLINE void note_screen_gradients(const DescentArgs& descent, int64_t i, int n, uint32_t rows, const GradientBlock& v) {
   const f32x16 sums = load_first(descent.grad_sums + i, n), counts = load_first(descent.counts + i, n);
   store_first(descent.grad_sums + i, fma(load(v.grad2d), f32x16(descent.half_size), sums), n);
@@ -47,7 +55,7 @@ static void descend_rows(const RasterCall<float>& call, const PairRows& pairs, c
   GradientBlock v;
   const RasterGrads<float> out = {v.means, v.quats, v.log_scales, v.opacity_logits, v.sh0, call.shN_stride ? v.shN : nullptr,
                                   nullptr, v.grad2d};
-  const float* const gradients[6] = {v.means, v.quats, v.log_scales, v.opacity_logits, v.sh0, v.shN};
+  float* const gradients[6] = {v.means, v.quats, v.log_scales, v.opacity_logits, v.sh0, v.shN};
   int64_t n_bad = 0;
   each_sixteen(pairs, begin, end, v_view, [&](int64_t i, int n, uint32_t rows, ViewGrad<Lanes>* v_lanes) {
     if (!rows) return;
@@ -61,6 +69,7 @@ static void descend_rows(const RasterCall<float>& call, const PairRows& pairs, c
     for (int k = 0; k < descent.adam.n_groups; k++) {
       const AdamGroup& g = descent.adam.groups[k];
       const int64_t first = i * g.n_columns;
+      if (descent.added[k]) add_gradients(descent.added[k] + first, n * g.n_columns, gradients[k]);
       const AdamGroup here = {g.param + first, gradients[k], g.exp_avg + first, g.exp_avg_sq + first, g.n_columns, g.step_size};
       adam_block(here, constants, 0, n, rows, n_bad);
     }

@@ -30,11 +30,12 @@ struct TileEntry {
 };
 
 // Layout of a row.
-enum RowSlot { kS, kSu, kSv, kSuu, kSuv, kSvv, kRed, kGreen, kBlue, kDepth, kAbsX, kAbsY, kNormal, kUnused = 15 };
+enum RowSlot { kS, kSu, kSv, kSuu, kSuv, kSvv, kRed, kGreen, kBlue, kDepth, kAbsX, kAbsY, kNormal, kMask = 15 };
 
 struct RasterTileArgs {
   int width, height, tiles_x;
   const Splat* splats;       // by Gaussian
+  const float* alpha_masks;  // by Gaussian, see RasterCall; null = all 1
   const TileEntry* entries;  // by tile, front to back
   const uint32_t* offsets;   // [n_tiles + 1] into entries
   uint16_t* masks;           // by entry: blocks of the tile that the Gaussian is blended into

@@ -3,6 +3,7 @@
 #include <nanobind/stl/array.h>
 
 #include <array>
+#include <optional>
 
 #include "cpu/bindings.h"
 #include "cpu/raster_call.h"
@@ -37,6 +38,7 @@ inline CallSettings make_settings(std::array<double, 16> viewmat, std::array<dou
 template <class T>
 struct Params {
   Flat<const T> means, quats, log_scales, opacity_logits, sh0, shN;
+  std::optional<Flat<const T>> masks;
 };
 
 template <class T>
@@ -52,6 +54,10 @@ RasterCall<T> make_call(const CallSettings& s, const Params<T>& p) {
   c.opacity_logits = p.opacity_logits.data(), c.sh0 = p.sh0.data(), c.shN = p.shN.data();
   for (int i = 0; i < 3; i++) c.background[i] = static_cast<T>(s.background[i]);
   c.with_extra = s.with_extra, c.absgrad = s.absgrad;
+  if (!p.masks) return c;
+  if (p.masks->size() != p.means.shape(0)) throw nb::value_error("masks: expected one number per Gaussian");
+  if (s.with_extra) throw nb::value_error("masks: not with depth or normals");
+  c.masks = p.masks->data();
   return c;
 }
 

@@ -44,10 +44,11 @@ struct Grads {
   Flat<T> means, quats, log_scales, opacity_logits, sh0;
   std::optional<Flat<T>> shN, viewmat;
   Flat<T> grad2d;
+  std::optional<Flat<T>> masks;
 
   RasterGrads<T> pointers() const {
     return {means.data(), quats.data(), log_scales.data(), opacity_logits.data(),
-            sh0.data(),   data_of(shN), data_of(viewmat),  grad2d.data()};
+            sh0.data(),   data_of(shN), data_of(viewmat),  grad2d.data(), data_of(masks)};
   }
 };
 
@@ -59,8 +60,8 @@ void bind_arrays(nb::module_& m, const char* suffix) {
       .def(
           "__init__",
           [](Params<T>* self, Flat<const T> a, Flat<const T> b, Flat<const T> c, Flat<const T> d, Flat<const T> e,
-             Flat<const T> f) { new (self) Params<T>{a, b, c, d, e, f}; },
-          FIXED, FIXED, FIXED, FIXED, FIXED, FIXED);
+             Flat<const T> f, std::optional<Flat<const T>> masks) { new (self) Params<T>{a, b, c, d, e, f, masks}; },
+          FIXED, FIXED, FIXED, FIXED, FIXED, FIXED, FIXED.none() = nb::none());
   nb::class_<Images<T>>(m, (string("Images") + suffix).c_str())
       .def(
           "__init__",
@@ -81,10 +82,10 @@ void bind_arrays(nb::module_& m, const char* suffix) {
       .def(
           "__init__",
           [](Grads<T>* self, Flat<T> a, Flat<T> b, Flat<T> c, Flat<T> d, Flat<T> e, std::optional<Flat<T>> f,
-             std::optional<Flat<T>> viewmat, Flat<T> grad2d) {
-            new (self) Grads<T>{a, b, c, d, e, f, viewmat, grad2d};
+             std::optional<Flat<T>> viewmat, Flat<T> grad2d, std::optional<Flat<T>> masks) {
+            new (self) Grads<T>{a, b, c, d, e, f, viewmat, grad2d, masks};
           },
-          FIXED, FIXED, FIXED, FIXED, FIXED, FIXED.none(), FIXED.none(), FIXED);
+          FIXED, FIXED, FIXED, FIXED, FIXED, FIXED.none(), FIXED.none(), FIXED, FIXED.none() = nb::none());
 }
 
 }  // namespace

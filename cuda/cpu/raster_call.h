@@ -13,6 +13,7 @@ struct RasterCall {
   int64_t n;
   int64_t shN_stride;  // numbers per Gaussian in shN
   const T *means, *quats, *log_scales, *opacity_logits, *sh0, *shN;
+  const T* masks = nullptr;  // [N], 0 to 1: factors on alpha after it was cut off; null = 1, and no depth or normals with them
   T background[3];
   bool with_extra, absgrad;
 
@@ -41,11 +42,13 @@ struct RasterGrads {
   T *means, *quats, *log_scales, *opacity_logits, *sh0, *shN;
   T* viewmat;  // [4, 4], null = not wanted
   T* grad2d;   // [N]
+  T* masks = nullptr;  // [N]; also of those whose mask is 0
 
   // The same arrays from Gaussian i on.
   S3D_HD_MEMBER RasterGrads from(int64_t i, int64_t shN_stride) const {
     return {means + 3 * i, quats + 4 * i, log_scales + 3 * i, opacity_logits + i,
-            sh0 + 3 * i,   shN ? shN + shN_stride * i : nullptr, viewmat, grad2d + i};
+            sh0 + 3 * i,   shN ? shN + shN_stride * i : nullptr, viewmat, grad2d + i,
+            masks ? masks + i : nullptr};
   }
 };
 

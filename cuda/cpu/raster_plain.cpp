@@ -40,6 +40,12 @@ T alpha_at(const Ellipse<T>& e, T px, T py, T& u, T& v) {
   return e.opacity * std::exp2(-(u * u + v * v));
 }
 
+// Factor on the alpha of a Gaussian.
+template <class T>
+T mask_of(const RasterCall<T>& call, int64_t id) {
+  return call.masks ? call.masks[id] : T(1);
+}
+
 template <class T>
 void blend_pixel(const RasterCall<T>& call, const std::vector<Visible<T>>& visible, bool cutoff, int64_t p,
                  const RasterImages<T>& out) {
@@ -49,7 +55,7 @@ void blend_pixel(const RasterCall<T>& call, const std::vector<Visible<T>>& visib
   for (const Visible<T>& s : visible) {
     const T raw = alpha_at(s.ellipse, px, py, u, v);
     if (cutoff && raw < T(kMinAlpha)) continue;
-    const T weight = std::min(raw, T(kMaxAlpha)) * transmittance;
+    const T weight = mask_of(call, s.id) * std::min(raw, T(kMaxAlpha)) * transmittance;
     for (int c = 0; c < 3; c++) rgb[c] += weight * s.rgb[c], normal[c] += weight * s.ellipse.normal[c];
     depth += weight * s.ellipse.depth;
     const T after = transmittance - weight;
@@ -66,7 +72,8 @@ void blend_pixel(const RasterCall<T>& call, const std::vector<Visible<T>>& visib
 
 template <class T>
 void blend_pixel_backward(const RasterCall<T>& call, const std::vector<Visible<T>>& visible, bool cutoff, int64_t p,
-                          const RasterImages<T>& images, const RasterUpstream<T>& up, std::vector<PixelSums<T>>& sums) {
+                          const RasterImages<T>& images, const RasterUpstream<T>& up, std::vector<PixelSums<T>>& sums,
+                          std::vector<T>& v_masks) {
   const T px = T(p % call.width) + T(0.5), py = T(p / call.width) + T(0.5);
   const T *v_rgb = up.rgb + 3 * p, alpha = images.alpha[p];
   const T v_depth = up.depth ? up.depth[p] : T(0);
@@ -81,11 +88,13 @@ void blend_pixel_backward(const RasterCall<T>& call, const std::vector<Visible<T
     const Visible<T>& s = visible[k];
     const T raw = alpha_at(s.ellipse, px, py, u, v);
     if (cutoff && raw < T(kMinAlpha)) continue;
-    const T a = std::min(raw, T(kMaxAlpha)), weight = a * transmittance;
+    const T mask = mask_of(call, s.id), unmasked = std::min(raw, T(kMaxAlpha)), a = mask * unmasked, weight = a * transmittance;
     T color = v_alpha + v_depth * s.ellipse.depth;
     for (int c = 0; c < 3; c++) color += v_rgb[c] * s.rgb[c] + v_normal[c] * s.ellipse.normal[c];
     behind -= weight * color;
-    const T v_power = raw < T(kMaxAlpha) ? (transmittance * color - behind / (1 - a)) * a : T(0);
+    // By what is blended: there is a gradient for the mask also where nothing is.
+    const T v_blended = transmittance * color - behind / (1 - a), v_power = raw < T(kMaxAlpha) ? v_blended * a : T(0);
+    v_masks[static_cast<size_t>(s.id)] += v_blended * unmasked;
     Moments<T>& m = sums[k].moments;
     m.s += v_power, m.u += v_power * u, m.v += v_power * v;
     m.uu += v_power * u * u, m.uv += v_power * u * v, m.vv += v_power * v * v;
@@ -127,12 +136,13 @@ void plain_backward(const RasterCall<double>& call, bool cutoff, const RasterIma
                     const RasterUpstream<double>& upstream, RasterGrads<double>& out) {
   const auto visible = visible_by_depth(call, cutoff);
   std::vector<PixelSums<double>> sums(visible.size());
-  std::vector<double> v_median(static_cast<size_t>(call.n), 0.0);
+  std::vector<double> v_median(static_cast<size_t>(call.n), 0.0), v_masks(v_median);
   for (int64_t p = 0; p < static_cast<int64_t>(call.width) * call.height; p++) {
-    blend_pixel_backward(call, visible, cutoff, p, images, upstream, sums);
+    blend_pixel_backward(call, visible, cutoff, p, images, upstream, sums, v_masks);
     if (upstream.median && images.median_id[p] >= 0) v_median[static_cast<size_t>(images.median_id[p])] += upstream.median[p];
   }
   zero_grads(call, out);
+  if (out.masks) std::copy(v_masks.begin(), v_masks.end(), out.masks);
   ViewGrad<double> v_view = {};
   for (size_t k = 0; k < visible.size(); k++) {
     const int64_t i = visible[k].id;

@@ -217,6 +217,7 @@ void bin_pairs(TiledState& state) {
 RasterTileArgs tile_args(const RasterCall<float>& call, TiledState& state, const RasterImages<float>& images) {
   RasterTileArgs a = {};
   a.width = call.width, a.height = call.height, a.tiles_x = state.tiles_x;
+  a.alpha_masks = call.masks;
   a.splats = state.splats.data(), a.entries = state.entries.data(), a.offsets = state.offsets.data();
   a.masks = state.masks.reserve(static_cast<size_t>(state.n_pairs));
   for (int c = 0; c < 3; c++) a.background[c] = call.background[c];
@@ -319,6 +320,7 @@ void tiled_backward(const RasterCall<float>& call, TiledState& state, const Rast
   const auto gradient_rows = kernels().gradient_rows;
   reduce_pairs(call, pairs, out.viewmat, [&](int64_t begin, int64_t end, const float* sums, ViewGrad<float>* v_view) {
     gradient_rows(call, pairs, sums, begin, end, out, v_view);
+    for (int64_t i = begin; out.masks && i < end; i++) out.masks[i] = sums[kRowFloats * (i - begin) + kMask];
   });
 }
 

@@ -132,6 +132,7 @@ S3D_INLINE void each_pixel(const RasterTileArgs& a, int x0, int y0, int b, F f) 
 struct alignas(64) LocalSplat {
   float u0, v0, l11, l21, l22, log2_opacity, r, g, b, depth, nx, ny, nz;
   int32_t id;
+  float mask;
 };
 
 struct ForwardTile {
@@ -142,7 +143,7 @@ struct ForwardTile {
 };
 
 // Blends the listed splats into block b; gives the number of list items after which every pixel was finished.
-template <bool EXTRA>
+template <bool EXTRA, bool MASKED>
 S3D_INLINE int blend_block(ForwardTile& w, int b, int n, const f32x16 px, const f32x16 py) {
   const f32x16 floor_q = static_cast<float>(kLog2MinAlpha), max_alpha = static_cast<float>(kMaxAlpha);
   const f32x16 min_T = static_cast<float>(kMinTransmittance);
@@ -156,7 +157,8 @@ S3D_INLINE int blend_block(ForwardTile& w, int b, int n, const f32x16 px, const 
       const LocalSplat& s = w.local[w.list[i]];
       const f32x16 u = fma(f32x16(s.l11), px, fma(f32x16(s.l21), py, s.u0)), v = fma(f32x16(s.l22), py, s.v0);
       const f32x16 q = fnma(u, u, fnma(v, v, s.log2_opacity));
-      const f32x16 alpha = keep(q >= floor_q, min(exp2_fast(q), max_alpha));
+      f32x16 alpha = keep(q >= floor_q, min(exp2_fast(q), max_alpha));
+      if (MASKED) alpha = alpha * f32x16(s.mask);
       const f32x16 weight = alpha * T;
       const f32x16 after = T - weight;
       R = fma(weight, s.r, R), G = fma(weight, s.g, G), B = fma(weight, s.b, B);
@@ -219,7 +221,7 @@ S3D_INLINE void make_local(const Splat& s, uint32_t id, float tile_x, float tile
   o.nx = s.normal[0], o.ny = s.normal[1], o.nz = s.normal[2], o.id = static_cast<int32_t>(id);
 }
 
-template <bool EXTRA>
+template <bool EXTRA, bool MASKED>
 S3D_INLINE void forward_tile(const RasterTileArgs& a, int64_t tile) {
   ForwardTile w;
   const LaneCoords lanes = lane_coords();
@@ -236,6 +238,7 @@ S3D_INLINE void forward_tile(const RasterTileArgs& a, int64_t tile) {
       const Splat& s = a.splats[a.entries[k + i].id];
       w.masks[i] = static_cast<uint16_t>(reached_blocks(s, static_cast<float>(x0), static_cast<float>(y0), lanes) & live);
       make_local(s, a.entries[k + i].id, static_cast<float>(x0), static_cast<float>(y0), w.local[i]);
+      if (MASKED) w.local[i].mask = a.alpha_masks[a.entries[k + i].id];
     }
     for (int i = n; i < n + 16; i++) w.masks[i] = 0;
     for (uint32_t rest = live; rest; rest &= rest - 1) {
@@ -243,7 +246,7 @@ S3D_INLINE void forward_tile(const RasterTileArgs& a, int64_t tile) {
       const int count = list_block(w.masks, n, b, w.list);
       if (!count) continue;
       const f32x16 px = lanes.x + f32x16(static_cast<float>((b & 3) * 4)), py = lanes.y + f32x16(static_cast<float>((b >> 2) * 4));
-      const int done = blend_block<EXTRA>(w, b, count, px, py);
+      const int done = blend_block<EXTRA, MASKED>(w, b, count, px, py);
       if (done > count) continue;
       live &= ~(1u << b);
       for (int i = done < count ? w.list[done] : n; i < n; i++) w.masks[i] &= static_cast<uint16_t>(~(1u << b));
@@ -296,13 +299,14 @@ S3D_INLINE void begin_backward(const RasterTileArgs& a, BackwardTile& w, int x0,
 }
 
 // Sums of one splat over the blocks in `mask`, as one row.
-template <bool EXTRA, bool ABS>
-S3D_INLINE void splat_row(BackwardTile& w, const Splat& s, float tile_x, float tile_y, uint32_t mask, float* row) {
+template <bool EXTRA, bool ABS, bool MASKED>
+S3D_INLINE void splat_row(BackwardTile& w, const Splat& s, float alpha_mask, float tile_x, float tile_y, uint32_t mask,
+                          float* row) {
   const f32x16 floor_q = static_cast<float>(kLog2MinAlpha), max_alpha = static_cast<float>(kMaxAlpha), one = 1.f;
   const float dx = tile_x - s.x, dy = tile_y - s.y;
   const f32x16 l11 = s.l11, l21 = s.l21, l22 = s.l22, u0 = s.l11 * dx + s.l21 * dy, v0 = s.l22 * dy;
   const f32x16 lo = s.log2_opacity, r = s.rgb[0], g = s.rgb[1], blue = s.rgb[2];
-  constexpr int n_rows = EXTRA ? 15 : ABS ? 12 : 9;
+  constexpr int n_rows = MASKED ? 16 : EXTRA ? 15 : ABS ? 12 : 9;
   f32x16 sum[16];
 #pragma GCC unroll 16
   for (int i = 0; i < n_rows; i++) sum[i] = 0.f;
@@ -312,7 +316,7 @@ S3D_INLINE void splat_row(BackwardTile& w, const Splat& s, float tile_x, float t
     const f32x16 u = fma(l11, px, fma(l21, py, u0)), v = fma(l22, py, v0);
     const f32x16 q = fnma(u, u, fnma(v, v, lo));
     const f32x16 raw = keep(q >= floor_q, exp2_fast(q));
-    const f32x16 alpha = min(raw, max_alpha), weight = alpha * T;
+    const f32x16 unmasked = min(raw, max_alpha), alpha = MASKED ? unmasked * f32x16(alpha_mask) : unmasked, weight = alpha * T;
     const f32x16 v_r = load(w.v_rgb[0][b]), v_g = load(w.v_rgb[1][b]), v_b = load(w.v_rgb[2][b]);
     f32x16 color = fma(v_r, r, fma(v_g, g, fma(v_b, blue, load(w.v_alpha[b]))));
     if (EXTRA) {
@@ -324,6 +328,8 @@ S3D_INLINE void splat_row(BackwardTile& w, const Splat& s, float tile_x, float t
     // dL/dalpha = T color - behind / (1 - alpha), and none where alpha was clamped
     const f32x16 v_alpha = fnma(behind, reciprocal(one - alpha), T * color);
     const f32x16 v_power = keep(raw < max_alpha, v_alpha * alpha);
+    // Also where the mask is 0 and nothing was blended.
+    if (MASKED) sum[kMask] = fma(v_alpha, unmasked, sum[kMask]);
     const f32x16 vu = v_power * u, vv = v_power * v;
     sum[kS] = sum[kS] + v_power, sum[kSu] = sum[kSu] + vu, sum[kSv] = sum[kSv] + vv;
     sum[kSuu] = fma(vu, u, sum[kSuu]), sum[kSuv] = fma(vu, v, sum[kSuv]), sum[kSvv] = fma(vv, v, sum[kSvv]);
@@ -340,7 +346,7 @@ S3D_INLINE void splat_row(BackwardTile& w, const Splat& s, float tile_x, float t
   store(row, sum_rows<n_rows>(sum));
 }
 
-template <bool EXTRA, bool ABS>
+template <bool EXTRA, bool ABS, bool MASKED>
 S3D_INLINE void backward_tile(const RasterTileArgs& a, int64_t tile) {
   const uint32_t begin = a.offsets[tile], end = a.offsets[tile + 1];
   if (begin == end) return;
@@ -355,19 +361,21 @@ S3D_INLINE void backward_tile(const RasterTileArgs& a, int64_t tile) {
     const uint32_t mask = a.masks[k];
     if (!mask) continue;
     const TileEntry entry = a.entries[k];
-    splat_row<EXTRA, ABS>(w, a.splats[entry.id], static_cast<float>(x0), static_cast<float>(y0), mask,
+    splat_row<EXTRA, ABS, MASKED>(w, a.splats[entry.id], MASKED ? a.alpha_masks[entry.id] : 1.f, static_cast<float>(x0), static_cast<float>(y0), mask,
                           a.rows + static_cast<int64_t>(entry.pair) * kRowFloats);
     a.touched[entry.pair] = 1;
   }
 }
 
 static void raster_forward_tile(const RasterTileArgs& a, int64_t tile) {
-  a.with_extra ? forward_tile<true>(a, tile) : forward_tile<false>(a, tile);
+  if (a.alpha_masks) return forward_tile<false, true>(a, tile);
+  a.with_extra ? forward_tile<true, false>(a, tile) : forward_tile<false, false>(a, tile);
 }
 
 static void raster_backward_tile(const RasterTileArgs& a, int64_t tile) {
-  if (a.with_extra) return backward_tile<true, true>(a, tile);
-  a.absgrad ? backward_tile<false, true>(a, tile) : backward_tile<false, false>(a, tile);
+  if (a.alpha_masks) return backward_tile<false, true, true>(a, tile);
+  if (a.with_extra) return backward_tile<true, true, false>(a, tile);
+  a.absgrad ? backward_tile<false, true, false>(a, tile) : backward_tile<false, false, false>(a, tile);
 }
 
 }  // namespace S3D_NS

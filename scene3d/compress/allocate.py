@@ -34,8 +34,7 @@ def allocate(
         bytes where the cheapest ways take more.
     """
     chosen = {
-        name: min(range(len(ways)), key=lambda i, w=ways: (w[i].size_bytes, w[i].error))
-        for name, ways in options.items()
+        name: min((way.size_bytes, way.error, i) for i, way in enumerate(ways))[2] for name, ways in options.items()
     }
     while max_error is None or sum(options[name][i].error for name, i in chosen.items()) > max_error:
         size = sum(options[name][i].size_bytes for name, i in chosen.items())

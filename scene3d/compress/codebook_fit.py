@@ -64,7 +64,7 @@ def fit_codebooks(
         weights: How much each Gaussian counts: its blend weights. [N]
         settings: Sizes and steps.
         teacher: Renders to match; None, or no steps, stops after k-means.
-        field: Gives the colours, sh0 and shN side by side, instead of codebooks; is tuned too.
+        field: Gives the colours, sh0 and shN side by side, to which codebooks add where there are some; is tuned too.
     """
     student = _Student(gaussians, weights, settings, field)
     if teacher is not None and settings.n_steps > 0:
@@ -86,7 +86,10 @@ class _Student:
         self.shapes = {name: value.shape for name, value in gaussians.params().items()}
         # A Gaussian that no view saw still needs a code.
         loads = weights + 1e-4 * weights.mean() + 1e-12
-        self.values = {name: value.clone().requires_grad_() for name, value in canonical_rows(gaussians).items()}
+        rows = canonical_rows(gaussians)
+        if field is not None:
+            rows |= color_residuals(gaussians, field)
+        self.values = {name: value.clone().requires_grad_() for name, value in rows.items()}
         self.quantizers = {
             name: Quantizer(self.values[name].detach(), loads, column, settings.seed)
             for name, column in settings.columns.items()
@@ -118,7 +121,9 @@ class _Student:
             rows[name] = quantizer(self.values[name])
         if self.field is not None:
             colors = self.field(self.values["means"].detach())
-            rows["sh0"], rows["shN"] = colors[:, :3], colors[:, 3:]
+            for name, of_field in (("sh0", colors[:, :3]), ("shN", colors[:, 3:])):
+                # Codes of colours are what is added to the field.
+                rows[name] = of_field + rows[name] if name in self.quantizers else of_field
         return self._gaussians(rows)
 
     @torch.no_grad()
@@ -138,6 +143,12 @@ class _Student:
 def _trainable(field: HashField, is_leaf: bool = True) -> HashField:
     tables, *layers = (value.detach().clone().requires_grad_(is_leaf) for value in (field.tables, *field.layers))
     return replace(field, tables=tables, layers=tuple(layers))
+
+
+def color_residuals(gaussians: Gaussians, field: HashField) -> dict[str, Tensor]:
+    """What is to be added to the values of a field to have the colours: sh0 [N, 3] and shN [N, 3 (K-1)]."""
+    rows, colors = canonical_rows(gaussians), field(gaussians.means).detach()
+    return {"sh0": rows["sh0"] - colors[:, :3], "shN": rows["shN"] - colors[:, 3:]}
 
 
 def canonical_rows(gaussians: Gaussians) -> dict[str, Tensor]:

@@ -3,13 +3,17 @@
 Masks are learnt (where there are steps of tuning) and what they hide goes; quaternions and log scales are residual
 vector quantized with 64 codes a stage; colours come from a hash-grid field with a small network. The field gives
 coefficients of spherical harmonics and not, as in the paper, the colour of a direction: it is asked once a Gaussian,
-when the file is read, and any renderer can draw the scene. Everything is entropy coded. The number of stages is what
-the goal needs; the paper has six.
+when the file is read, and any renderer can draw the scene. Where the field does not come near enough, as in scenes of
+fine detail, codebooks hold what it misses: of the first coefficients and of the others apart. Everything is entropy
+coded. The numbers of stages are what the goal needs; the paper has six for shapes.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +21,7 @@ import torch
 from scene3d.compress.allocate import Choice, allocate
 from scene3d.compress.attempt import Attempt, packed, search
 from scene3d.compress.codebook import Way, opacity_ways, position_ways
-from scene3d.compress.codebook_fit import CodebookSettings, canonical_rows, fit_codebooks
+from scene3d.compress.codebook_fit import CodebookSettings, canonical_rows, color_residuals, fit_codebooks
 from scene3d.compress.distill import Teacher
 from scene3d.compress.goal import Goal, Packed
 from scene3d.compress.judge import Judge
@@ -35,8 +39,12 @@ from scene3d.ops.hash_field import HashField, new_field
 from scene3d.ops.threads import single_threaded_torch
 
 N_CODES, MAX_STAGES = 64, 6
+# Codes of a stage of what the field misses, and stages.
+COLOR_CODES, COLOR_STAGES = {"sh0": 256, "shN": 512}, 4
 # Share of the allowed error that one masked share of the scene is worth.
 MASK_STRENGTH = 1.0
+# Of the allowed error, what may be lost where masks are taken.
+MASK_SHARE = 0.5
 FIELD_STEPS, FIELD_BATCH, FIELD_RATE = 800, 2048, 1e-2
 # Gaussians for each row of the finest tables.
 GAUSSIANS_PER_ROW = 8
@@ -44,11 +52,11 @@ ROW_BITS = (8, 19)
 
 
 def compress(scene: Scene, goal: Goal, judge: Judge, views: Cameras) -> Packed:
-    """Code a scene; what the colour field loses bounds the quality.
+    """Code a scene.
 
     Args:
         scene: What to compress, finite.
-        goal: What to reach, as far as the field allows.
+        goal: What to reach.
         judge: Says how near a result is.
         views: Cameras by which decisions are made.
     """
@@ -68,24 +76,27 @@ class _Encoder:
         gaussians, weights = thinned.gaussians, thinned.weights
         if self.tune_steps:
             bound = 10 ** (-goal.fidelity_db / 10)
-            gaussians, weights = _masked(thinned, self.teacher, self.tune_steps, MASK_STRENGTH * bound)
+            masked, masked_weights = _masked(thinned, self.teacher, self.tune_steps, MASK_STRENGTH * bound)
+            # What masks lose, codes would have to be finer for.
+            if mean_error(thinned.decider, masked) <= MASK_SHARE * bound:
+                gaussians, weights = masked, masked_weights
         self.field = fit_field(gaussians, weights)
         self.thinned = Thinned(gaussians, weights, thinned.decider, mean_error(thinned.decider, gaussians))
-        colored = _with_colors(gaussians, round_field(self.field))
-        self.field_error = max(mean_error(thinned.decider, colored) - self.thinned.error, 0.0)
         self.ways = {
-            **{name: self._stages(name) for name in ("quats", "log_scales")},
+            **{name: self._stages(name, canonical_rows(gaussians)[name]) for name in ("quats", "log_scales")},
+            **self._color_ways(),
             "means": position_ways(self.thinned),
             "opacity_logits": opacity_ways(self.thinned),
         }
 
     def __call__(self, max_error: float, max_bytes: int | None) -> Attempt:
         options = {name: [way.choice for way in ways] for name, ways in self.ways.items()}
-        # Where the field takes the whole error already, what is left should at least not double it.
-        room = max(max_error - self.thinned.error - self.field_error, 0.2 * self.field_error)
+        room = max(max_error - self.thinned.error, 0.0)
         taken = allocate(options, None if max_bytes is not None else room, max_bytes)
         settings = {name: self.ways[name][i].settings for name, i in taken.items()}
-        columns = {name: value for name, value in settings.items() if isinstance(value, QuantizerSettings)}
+        columns = {
+            name: value for name, value in settings.items() if isinstance(value, QuantizerSettings) and value.n_stages
+        }
         fit_settings = CodebookSettings(columns, self.tune_steps)
         coded = fit_codebooks(self.thinned.gaussians, self.thinned.weights, fit_settings, self.teacher, self.field)
         depth, bits = settings["means"], settings["opacity_logits"]
@@ -96,16 +107,39 @@ class _Encoder:
         verdict, size = self.judge.verdict(restored), len(container_bytes(container))
         return Attempt(container, restored, self.thinned.gaussians.select(order), verdict, size)
 
-    def _stages(self, name: str) -> list[Way]:
-        rows, loads = canonical_rows(self.thinned.gaussians)[name], self.thinned.weights
-        quantizer = Quantizer(rows, loads + 1e-4 * loads.mean() + 1e-12, QuantizerSettings(N_CODES, MAX_STAGES))
+    def _stages(self, name: str, rows: torch.Tensor) -> list[Way]:
+        """Residual stages of a shape, from one on."""
+        return self._ways(rows, QuantizerSettings(N_CODES, MAX_STAGES), lambda now: self.thinned.error_with(name, now))
+
+    def _color_ways(self) -> dict[str, list[Way]]:
+        """The field alone, and residual stages of what it misses."""
+        gaussians = self.thinned.gaussians
+        values = round_field(self.field)(gaussians.means)
+        targets, ways = color_residuals(gaussians, round_field(self.field)), {}
+        for name, of_field in (("sh0", values[:, :3]), ("shN", values[:, 3:])):
+            if targets[name].shape[1] == 0:
+                continue
+            error = functools.partial(_error_of_colors, self.thinned, name, of_field)
+            alone = Way(QuantizerSettings(1, 0), Choice(0.0, error(torch.zeros_like(of_field))))
+            settings = QuantizerSettings(COLOR_CODES[name], COLOR_STAGES)
+            ways[name] = [alone, *self._ways(targets[name], settings, error)]
+        return ways
+
+    def _ways(
+        self, rows: torch.Tensor, settings: QuantizerSettings, error: Callable[[torch.Tensor], float]
+    ) -> list[Way]:
+        loads = self.thinned.weights
+        quantizer = Quantizer(rows, loads + 1e-4 * loads.mean() + 1e-12, settings)
         restored, size, ways = torch.zeros_like(rows), 0.0, []
         for stage, (codes, index) in enumerate(zip(quantizer.stages, quantizer.indices, strict=True)):
             restored = restored + codes.detach()[index]
             size += entropy_bits(index, len(codes)) * len(rows) / 8 + 1.9 * codes.numel()
-            choice = Choice(size, self.thinned.error_with(name, restored))
-            ways.append(Way(QuantizerSettings(N_CODES, stage + 1), choice))
+            ways.append(Way(replace(settings, n_stages=stage + 1), Choice(size, error(restored))))
         return ways
+
+
+def _error_of_colors(thinned: Thinned, name: str, of_field: torch.Tensor, added: torch.Tensor) -> float:
+    return thinned.error_with(name, of_field + added)
 
 
 def fit_field(gaussians: Gaussians, weights: torch.Tensor, seed: int = 0) -> HashField:
@@ -155,8 +189,3 @@ def _weights_of(left: Gaussians, thinned: Thinned) -> torch.Tensor:
     by_place = torch.zeros(int(index.max()) + 1 if len(index) else 0)
     by_place[index[:n]] = thinned.weights
     return by_place[index[n:]]
-
-
-def _with_colors(gaussians: Gaussians, field: HashField) -> Gaussians:
-    colors = field(gaussians.means).view(len(gaussians), gaussians.shN.shape[1] + 1, 3)
-    return Gaussians(**{**gaussians.params(), "sh0": colors[:, :1], "shN": colors[:, 1:]})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from scene3d.compress.distill import Teacher, compensate
 from scene3d.compress.goal import Goal
 from scene3d.compress.importance import blend_weights
 from scene3d.compress.judge import Judge
@@ -17,6 +18,8 @@ from scene3d.core.scene import Scene
 
 # Shares of the error that pruning and cut coefficients may take.
 PRUNE_SHARE, CUT_SHARE = 0.15, 0.05
+# The same of pruning, before opacities, colours and sizes of the others make up for it.
+COMPENSATED_SHARE = 0.5
 # Of all weight, what is given by size and opacity alone where views are made up.
 PRIOR_SHARE = 0.2
 MAX_DECIDING_VIEWS = 8
@@ -100,6 +103,7 @@ class Thinned:
 def thin(scene: Scene, goal: Goal, judge: Judge, views: Cameras) -> Thinned:
     """Prune a scene and cut its harmonics, within shares of the error that the goal allows.
 
+    Where there are steps of tuning, more goes, and opacities, colours and sizes of what is left make up for it.
     Where the views are made up, nothing goes: what they do not show may be seen from elsewhere.
 
     Args:
@@ -116,8 +120,15 @@ def thin(scene: Scene, goal: Goal, judge: Judge, views: Cameras) -> Thinned:
         total = weights.sum(dim=0)
         return Thinned(full, total + PRIOR_SHARE * total.sum() * footprint_shares(full), decider, 0.0)
     keep = prune_within(full, weights, decider, PRUNE_SHARE * bound)
+    left = full.select(keep)
+    if goal.tune_steps:
+        fewer = prune_within(full, weights, decider, COMPENSATED_SHARE * bound)
+        tuned = compensate(full.select(fewer), Teacher(full, views, judge.settings), goal.tune_steps)
+        # Only where they do make up for it: what is lost here, codes would have to be finer for.
+        if mean_error(decider, tuned) <= PRUNE_SHARE * bound:
+            keep, left = fewer, tuned
     weights = weights[:, keep]
-    gaussians = cut_sh_within(full.select(keep), views, weights, decider, CUT_SHARE * bound)
+    gaussians = cut_sh_within(left, views, weights, decider, CUT_SHARE * bound)
     return Thinned(gaussians, weights.sum(dim=0), decider, mean_error(decider, gaussians))
 
 

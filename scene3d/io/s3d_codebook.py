@@ -60,7 +60,8 @@ class CodedGaussians:
     Attributes:
         means: [N, 3]
         opacity_logits: [N]
-        columns: The coded tensors of Gaussians by name; shN is missing where there is none, colours where a field is.
+        columns: The coded tensors of Gaussians by name; shN is missing where there is none. Where there is a field,
+            those of colours are what is added to its values, and may be missing.
         field: Gives sh0 and shN, side by side, of a position as it is stored.
     """
 
@@ -176,7 +177,12 @@ def decode_codebook(container: Container, path: Path) -> Gaussians:
 def _read_colors(container: Container, path: Path, means: Tensor, n_coefficients: int) -> Tensor:  # [N, K, 3]
     if "field" in container.meta:
         field = unpack_field(container.chunks, container.meta["field"], 3 * n_coefficients, path)
-        return field(means).view(len(means), n_coefficients, 3)
+        total = field(means)
+        table: Any = container.meta.get("codes")
+        for name, columns in (("sh0", slice(0, 3)), ("shN", slice(3, None))):
+            if isinstance(table, dict) and name in table:
+                total[:, columns] += _read_column(container, path, name, total[:, columns].shape[1])
+        return total.view(len(means), n_coefficients, 3)
     parts = [_read_column(container, path, "sh0", 3)]
     if n_coefficients > 1:
         parts.append(_read_column(container, path, "shN", 3 * (n_coefficients - 1)))

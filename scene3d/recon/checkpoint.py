@@ -13,6 +13,7 @@ import torch
 
 from scene3d.core.capture import Capture
 from scene3d.core.errors import FormatError
+from scene3d.core.push import Push
 from scene3d.io.atomic import atomic_write
 from scene3d.recon.densify import GradStats
 from scene3d.recon.exposure import Exposure
@@ -39,6 +40,7 @@ def save(path: Path, state: FitState, capture: Capture, settings: FitSettings) -
         "generator": state.generator.get_state(),
         "exposure": None if state.exposure is None else _table(state.exposure),
         "poses": None if state.poses is None else _table(state.poses),
+        "push": None if state.push is None else _table(state.push) | {"v_masks": _gradient(state.push.masks)},
         **{name: getattr(state, name) for name in _PLAIN_FIELDS},
     }
     write(path, data, capture, asdict(settings))
@@ -67,6 +69,10 @@ def load(path: Path, capture: Capture, settings: FitSettings) -> FitState:
         return _state(data)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise FormatError(path, f"checkpoint is incomplete ({error})", remedy=START_AFRESH) from error
+
+
+def _gradient(value: torch.Tensor | None) -> torch.Tensor | None:
+    return None if value is None else value.grad
 
 
 _PLAIN_FIELDS = ("order", "position", "step", "seconds", "fraction", "n_start", "n_dropped", "n_skipped")
@@ -121,6 +127,14 @@ def _fingerprint(capture: Capture) -> str:
     return json.dumps([names, sizes])
 
 
+def _push(table: dict[str, Any]) -> Push:
+    push = Push(**{name: value for name, value in table.items() if name != "v_masks"})
+    if push.masks is not None:
+        push.masks.grad = table["v_masks"]
+        push.masks.requires_grad_()
+    return push
+
+
 def _state(data: dict[str, Any]) -> FitState:
     generator = torch.Generator()
     generator.set_state(data["generator"])
@@ -130,5 +144,7 @@ def _state(data: dict[str, Any]) -> FitState:
         generator=generator,
         exposure=None if data["exposure"] is None else Exposure(**data["exposure"]),
         poses=None if data["poses"] is None else PoseDeltas(**data["poses"]),
+        # Checkpoints of before there were methods that push have none.
+        push=None if data.get("push") is None else _push(data["push"]),
         **{name: data[name] for name in _PLAIN_FIELDS},
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
+from scene3d.core.push import Push
 from scene3d.recon import exposure, losses
 from scene3d.recon.densify import GradStats
 from scene3d.recon.native_descent import NATIVE, NativeDescent
@@ -55,29 +56,38 @@ class Descent:
     Args:
         settings: Of the fit.
         objective: What a method adds to the loss.
+        is_pushed: Whether methods push, too.
 
     Attributes:
         device: Where the Gaussians must be.
     """
 
-    def __init__(self, settings: FitSettings, objective: Objective | None = None) -> None:
+    def __init__(self, settings: FitSettings, objective: Objective | None = None, is_pushed: bool = False) -> None:
         self._settings = settings
         self._objective = objective
-        # What methods add to the loss may hold tensors of the CPU: they go elsewhere only where that was asked for.
-        is_open = settings.backend == "auto" and objective is None
+        # What methods add may hold tensors of the CPU: they go elsewhere only where that was asked for.
+        is_open = settings.backend == "auto" and objective is None and not is_pushed
         self.device = backends.device_for(settings.backend) if is_open or settings.backend != "auto" else _CPU
         name = backends.choose(settings.backend, self.device)
         self._native = NativeDescent(name, self.device, settings) if objective is None and name in NATIVE else None
 
-    def step(self, state: AdamState, stats: GradStats, view: View, rates: Rates) -> Outcome:
+    def step(self, state: AdamState, stats: GradStats, view: View, rates: Rates, push: Push | None = None) -> Outcome:
         """Move the Gaussians of `state` one step nearer to the photo, and count their screen gradients in `stats`."""
-        if self._native is not None:
-            return self._native.step(state, stats, view, rates)
-        return _autograd_step(state, stats, view, rates, self._settings, self._objective or Objective())
+        if push is not None:
+            rates = replace(rates, lrs={name: 0.0 if name in push.fixed else lr for name, lr in rates.lrs.items()})
+        if self._native is not None and (push is None or self._native.takes(push)):
+            return self._native.step(state, stats, view, rates, push)
+        return _autograd_step(state, stats, view, rates, self._settings, self._objective or Objective(), push)
 
 
 def _autograd_step(
-    state: AdamState, stats: GradStats, view: View, rates: Rates, settings: FitSettings, objective: Objective
+    state: AdamState,
+    stats: GradStats,
+    view: View,
+    rates: Rates,
+    settings: FitSettings,
+    objective: Objective,
+    push: Push | None,
 ) -> Outcome:
     camera, transform = view.camera, view.transform
     if view.wants_viewmat:
@@ -85,9 +95,10 @@ def _autograd_step(
         camera = Cameras(viewmats, camera.Ks, camera.sizes, camera.names)
     if transform is not None:
         transform = transform.detach().to(state.device, copy=True).requires_grad_()
-    gaussians = objective.shown(state.gaussians(), rates.fraction)
+    pushed = state.gaussians() if push is None else push.shown(state.gaussians())
+    gaussians = objective.shown(pushed, rates.fraction)
     raster = replace(view.raster, with_depth=objective.with_depth, with_normals=objective.with_normals)
-    render = rasterize(gaussians, camera, raster, settings.backend)
+    render = rasterize(gaussians, camera, raster, settings.backend, None if push is None else push.masks)
     rgb = render.rgb[0] if transform is None else exposure.apply(render.rgb[0], transform)
     loss = losses.photometric(rgb, view.target.to(state.device), view.background, settings.ssim_lambda)
     penalty = objective.penalty(gaussians, render, view.index, rates.fraction)
@@ -101,7 +112,11 @@ def _autograd_step(
     visible = (render.stats.radii[0] > 0).view(torch.uint8)
     if rates.keeps_stats:
         stats.add(render.stats, visible, half_size(view.target.rgb))
-    losses.add_regularizer_grads(state, settings, rates.extent)
+    losses.add_regularizer_grads(state, pushed, settings, rates.extent)
+    if push is not None:
+        for name, grad in push.grads.items():
+            moved = state.values[name]
+            moved.grad = grad.clone() if moved.grad is None else moved.grad.add_(grad)
     state.step(rates.lrs, (settings.lrs.beta1, settings.lrs.beta2), visible)
     objective.stepped(rates.fraction)
     v_viewmat = None if camera.viewmats.grad is None else camera.viewmats.grad[0]

@@ -18,6 +18,7 @@ from scene3d.core.capture import Capture
 from scene3d.core.errors import CaptureError
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.progress import Progress
+from scene3d.core.push import Influence, Push
 from scene3d.ops.threads import single_threaded_torch
 from scene3d.recon import checkpoint, exposure, losses, pose_refine, schedule, strategy_default, strategy_mcmc
 from scene3d.recon.densify import Clock, GradStats, is_refine_step
@@ -58,13 +59,14 @@ class FitResult:
     """What a fit gives.
 
     Attributes:
-        gaussians: The scene, in the frame of the capture.
+        gaussians: The scene, in the frame of the capture, as it is rendered.
         capture: The capture with refined poses, if they were refined.
         n_steps: Steps done.
         seconds: Time of fitting, without evaluations.
         is_finished: False when it was stopped before its end.
         n_dropped: Gaussians removed because a number was not finite.
         validation: Test views at the end.
+        push: What a method did to the steps in the end.
     """
 
     gaussians: Gaussians
@@ -74,6 +76,7 @@ class FitResult:
     is_finished: bool
     n_dropped: int
     validation: Validation | None
+    push: Push | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Hooks:
         checkpoint: File of the checkpoint; None keeps none.
         resume: Go on from the checkpoint, where there is one.
         objective: What a method adds to the loss.
+        influence: What a method does to the steps without a loss of its own.
         show: Called after every step with its number, the part of the run done, and a function that copies the
             Gaussians.
     """
@@ -97,6 +101,7 @@ class Hooks:
     checkpoint: Path | None = None
     resume: bool = True
     objective: Objective | None = None
+    influence: Influence | None = None
     show: Callable[[int, float, Callable[[], Gaussians]], None] = lambda step, fraction, gaussians: None
 
 
@@ -123,7 +128,7 @@ class _Run:
         self.extent = scene_extent(capture.cameras.select(capture.train))
         self.photos = PhotoStore(capture)
         self.raster = RasterSettings(antialiased=settings.antialiased, absgrad=settings.strategy.absgrad)
-        self.descent = Descent(settings, hooks.objective)
+        self.descent = Descent(settings, hooks.objective, hooks.influence is not None)
         self.state = self._first_state(gaussians)
         self.loss = math.nan
         self.validation: Validation | None = None
@@ -162,6 +167,7 @@ class _Run:
             state.fraction >= 1,
             state.n_dropped,
             self.validation,
+            state.push,
         )
 
     def step(self) -> None:
@@ -171,13 +177,19 @@ class _Run:
         position = state.next_view()
         scale = schedule.scale_at(settings.resolution, state.fraction, state.step)
         self.photos.prefetch([self.capture.train[i] for i in state.coming_views(N_AHEAD)], scale)
+        if self.hooks.influence is not None:
+            moved = state.adam.gaussians().detach()
+            state.push = self.hooks.influence(moved, state.push, state.step, state.fraction)
+            self._remove_unwanted()
         outcome = self._descend(position, scale)
         self._note_loss(outcome.loss)
         clock = Clock(state.step + 1, self._next_fraction(), state.fraction)
         if math.isfinite(outcome.loss):
-            self._control_density(clock)
-            if clock.crosses(REORDER_EVERY):
-                state.reorder()
+            # What a method pushes belongs to the Gaussians as they stand.
+            if state.push is None:
+                self._control_density(clock)
+                if clock.crosses(REORDER_EVERY):
+                    state.reorder()
         else:
             state.n_skipped += 1
             self._drop_nonfinite()
@@ -212,7 +224,7 @@ class _Run:
             self.extent,
             strategy.name == "default" and state.fraction < strategy.refine_stop,
         )
-        outcome = self.descent.step(state.adam, state.stats, view, rates)
+        outcome = self.descent.step(state.adam, state.stats, view, rates, state.push)
         if state.poses is not None and delta is not None and outcome.v_viewmat is not None:
             camera.viewmats.backward(outcome.v_viewmat[None])
             if delta.grad is not None and math.isfinite(outcome.loss):
@@ -246,12 +258,23 @@ class _Run:
         if clock.fraction < strategy.refine_stop and clock.crosses(strategy.reset_every):
             strategy_default.reset_opacities(state.adam, strategy)
 
+    def _remove_unwanted(self) -> None:
+        state = self.state
+        if state.push is None or state.push.keep is None:
+            return
+        # Something must stay to be shown.
+        index = state.push.keep.nonzero()[:, 0] if bool(state.push.keep.any()) else torch.zeros(1, dtype=torch.long)
+        state.adam.rearrange(index, torch.zeros(len(index), dtype=torch.bool))
+        state.stats = state.stats.select(index)
+        state.push = None
+
     def _drop_nonfinite(self) -> None:
         state = self.state
         keep = state.adam.drop_nonfinite()
         n_dropped = int((~keep).sum())
         if n_dropped:
             state.stats = state.stats.select(keep)
+            state.push = None
             state.n_dropped += n_dropped
         if len(state.adam) == 0:
             raise CaptureError(
@@ -287,7 +310,7 @@ class _Run:
         self.hooks.log(LogLine(state.step, state.seconds, self.loss, len(state.adam), scale, *scores))
 
     def _gaussians(self) -> Gaussians:
-        return with_sh_degree(self.state.adam.gaussians().detach(), self.settings.sh_degree)
+        return with_sh_degree(self.state.shown(), self.settings.sh_degree)
 
     def _refined_capture(self) -> Capture:
         if self.state.poses is None:

@@ -8,6 +8,7 @@ import torch
 
 from scene3d.core.capture import Capture
 from scene3d.core.gaussians import Gaussians
+from scene3d.core.push import Push
 from scene3d.ops import morton
 from scene3d.recon.densify import GradStats
 from scene3d.recon.exposure import Exposure
@@ -34,6 +35,7 @@ class FitState:
         n_skipped: Steps without effect because the loss was not finite.
         exposure: Colour transforms, if asked for.
         poses: Camera motions, if asked for.
+        push: What a method does to the steps, if there is one.
     """
 
     adam: AdamState
@@ -49,6 +51,7 @@ class FitState:
     n_skipped: int = 0
     exposure: Exposure | None = None
     poses: PoseDeltas | None = None
+    push: Push | None = None
 
     @classmethod
     def start(cls, capture: Capture, gaussians: Gaussians, settings: FitSettings, extent: float) -> FitState:
@@ -70,6 +73,11 @@ class FitState:
     def to(self, device: torch.device) -> FitState:
         """The same with Gaussians, moments and statistics on another device; poses and exposures stay on the CPU."""
         return replace(self, adam=self.adam.to(device), stats=self.stats.to(device))
+
+    def shown(self) -> Gaussians:
+        """The Gaussians as they are rendered, detached."""
+        gaussians = self.adam.gaussians().detach()
+        return gaussians if self.push is None else self.push.shown(gaussians)
 
     def reorder(self) -> None:
         """Put the Gaussians in Morton order: neighbours in space become neighbours in memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scene3d.core.gaussians import Gaussians
 from scene3d.recon.optim import AdamState
 from scene3d.recon.photos import Target
 from scene3d.recon.settings import BackgroundName, FitSettings
@@ -44,12 +45,19 @@ def eval_background(name: BackgroundName, has_alpha: bool) -> Color:
     return BLACK if name == "black" else WHITE
 
 
-def add_regularizer_grads(state: AdamState, settings: FitSettings, extent: float) -> None:
-    """Add the gradients of opacity_reg · mean(opacity) + scale_reg · mean(scale) / extent, in closed form."""
+def add_regularizer_grads(state: AdamState, shown: Gaussians, settings: FitSettings, extent: float) -> None:
+    """Add the gradients of opacity_reg · mean(opacity) + scale_reg · mean(scale) / extent, in closed form.
+
+    Args:
+        state: What moves.
+        shown: What is rendered, whose opacities and scales are meant.
+        settings: The weights.
+        extent: Of the scene, scene units.
+    """
     n = max(len(state), 1)
     logits, log_scales = state.values["opacity_logits"], state.values["log_scales"]
     if settings.opacity_reg > 0 and logits.grad is not None:
-        opacities = logits.detach().sigmoid()
+        opacities = shown.opacity_logits.detach().sigmoid()
         logits.grad.addcmul_(opacities, 1 - opacities, value=settings.opacity_reg / n)
     if settings.scale_reg > 0 and log_scales.grad is not None:
-        log_scales.grad.add_(log_scales.detach().exp(), alpha=settings.scale_reg / (3 * n * extent))
+        log_scales.grad.add_(shown.log_scales.detach().exp(), alpha=settings.scale_reg / (3 * n * extent))

@@ -122,6 +122,7 @@ class FitSettings:
         exposure: Per-photo colour correction.
         pose_opt: Also refine camera poses.
         pose_lr: Its first step size, radians and scene extents.
+        influence: What a method does to the steps, in words: runs that differ by it are others.
         surface: Also pull Gaussians onto surfaces, see recon.surface.
         backend: Of the rasterizer.
         lrs: Step sizes.
@@ -145,6 +146,7 @@ class FitSettings:
     pose_opt: bool = False
     pose_lr: float = 1e-5
     surface: bool = False
+    influence: str = ""
     backend: str = "auto"
     lrs: LearningRates = field(default_factory=LearningRates)
     strategy: StrategySettings = field(default_factory=StrategySettings)

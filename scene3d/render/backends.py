@@ -14,6 +14,7 @@ import os
 from typing import Protocol, cast
 
 import torch
+from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
@@ -29,6 +30,7 @@ MODULES = {
     "cuda": "scene3d.render.cuda",
     "gsplat": "scene3d.render.gsplat_adapter",
 }
+MASKING = ("reference", "cpu")
 REMEDIES = {
     "cpu": "Install scene3d with its native code: pip install . in the source folder",
     "cuda": "Where nvcc is: SCENE3D_CUDA=ON pip install . in the source folder; or use --backend cpu",
@@ -46,6 +48,14 @@ class Backend(Protocol):
     def why_unavailable(self) -> str | None: ...
 
 
+class MaskingBackend(Protocol):
+    """What a backend module offers that takes masks."""
+
+    def rasterize_arrays(
+        self, gaussians: Gaussians, cameras: Cameras, settings: RasterSettings, masks: Tensor | None = None
+    ) -> Render: ...
+
+
 def load(name: str) -> Backend:
     """Import the module of a backend.
 
@@ -58,6 +68,17 @@ def load(name: str) -> Backend:
     if importlib.util.find_spec(MODULES[name]) is None:
         raise BackendUnavailable(name, "not part of this installation", REMEDIES.get(name, ""))
     return cast(Backend, importlib.import_module(MODULES[name]))
+
+
+def load_masking(name: str) -> MaskingBackend:
+    """The same for one that takes masks.
+
+    Raises:
+        BackendUnavailable: it does not.
+    """
+    if name not in MASKING:
+        raise BackendUnavailable(name, "it takes no masks", f"Use one of {', '.join(MASKING)}")
+    return cast(MaskingBackend, load(name))
 
 
 def why_unavailable(name: str) -> str | None:

@@ -46,24 +46,34 @@ def call_settings(camera: Pinhole, settings: RasterSettings, degree: int) -> Any
     return native().CallSettings(*native_arguments(camera, settings, degree))
 
 
-def rasterize_arrays(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings) -> Render:
+def rasterize_arrays(
+    gaussians: Gaussians, cameras: Cameras, settings: RasterSettings, masks: Tensor | None = None
+) -> Render:
     """Render C views of one size. See `scene3d.render.rasterize.rasterize`."""
-    return _rasterize(gaussians, cameras, settings, cutoff=True)
+    return _rasterize(gaussians, cameras, settings, True, masks)
 
 
-def rasterize_smooth(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings) -> Render:
+def rasterize_smooth(
+    gaussians: Gaussians, cameras: Cameras, settings: RasterSettings, masks: Tensor | None = None
+) -> Render:
     """The same in float64 and without cut-offs, so that finite differences hold. Plain loops: for small scenes."""
-    return _rasterize(gaussians, cameras, settings, cutoff=False)
+    return _rasterize(gaussians, cameras, settings, False, masks)
 
 
-def _rasterize(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings, cutoff: bool) -> Render:
+def _rasterize(
+    gaussians: Gaussians, cameras: Cameras, settings: RasterSettings, cutoff: bool, masks: Tensor | None
+) -> Render:
     native()  # raises where it is not built
+    if masks is not None and (settings.with_depth or settings.with_normals):
+        raise BackendUnavailable("cpu", "it renders no depth and no normals with masks", "Use the backend reference")
     if gaussians.dtype not in (torch.float32, torch.float64) or not (cutoff or gaussians.dtype == torch.float64):
         raise TypeError(
             f"means: expected float32, or float64 for checks, got {gaussians.dtype}. Use .to(torch.float32)"
         )
     call = _Call(gaussians, cameras, settings, cutoff)
-    images = _Rasterize.apply(call, *(p.contiguous() for p in gaussians.params().values()), cameras.viewmats)
+    params = (p.contiguous() for p in gaussians.params().values())
+    masks = None if masks is None else masks.contiguous()
+    images = _Rasterize.apply(call, *params, cameras.viewmats, masks)
     stats = RasterStats(call.radii, call.grad2d, call.n_culled_nonfinite)
     return render_of_images(images, settings, stats)
 
@@ -118,12 +128,15 @@ class _Rasterize(torch.autograd.Function):
         sh0: Tensor,
         shN: Tensor,
         viewmats: Tensor,
+        masks: Tensor | None,
     ) -> tuple[Tensor, ...]:
         tensors = (means, quats, log_scales, opacity_logits, sh0, shN)
         dtype = means.dtype
         images = _images(call, dtype)
         median_ids = torch.empty(images[2].shape[:3] if call.with_extra else (len(call.views), 0), dtype=torch.int32)
-        params = call.params = _native("Params", dtype)(*(t.detach() for t in tensors))
+        params = call.params = _native("Params", dtype)(
+            *(t.detach() for t in tensors), None if masks is None else masks.detach()
+        )
         for c, view in enumerate(call.views):
             native_images = _native_images(call, images, median_ids, c)
             call.images.append(native_images)
@@ -149,6 +162,7 @@ class _Rasterize(torch.autograd.Function):
         dtype = tensors[0].dtype
         wants_views = ctx.needs_input_grad[7]
         total: list[Tensor | None] = [None] * 6
+        v_masks = torch.zeros(len(call.views), len(tensors[0]), dtype=dtype) if ctx.needs_input_grad[8] else None
         v_viewmats = torch.zeros(len(call.views), 4, 4, dtype=dtype) if wants_views else None
         v_all = [v.contiguous() for v in v_images] if call.with_extra else [v.contiguous() for v in v_images[:2]]
         for c, view in enumerate(call.views):
@@ -159,7 +173,9 @@ class _Rasterize(torch.autograd.Function):
             v_depth, v_median, v_normals = v_extra if call.with_extra else (None, None, None)
             upstream = _native("Upstream", dtype)(v_rgb, v_alpha, v_depth, v_normals, v_median)
             v_viewmat = v_viewmats[c] if v_viewmats is not None else None
-            native_grads = _native("Grads", dtype)(*grads, v_viewmat, call.grad2d[c])
+            native_grads = _native("Grads", dtype)(
+                *grads, v_viewmat, call.grad2d[c], None if v_masks is None else v_masks[c]
+            )
             if dtype == torch.float32:
                 _cpu.tiled_backward(call.states[c], view, call.params, call.images[c], upstream, native_grads)
             else:
@@ -169,4 +185,5 @@ class _Rasterize(torch.autograd.Function):
             None,  # call
             *total,
             v_viewmats,
+            None if v_masks is None else v_masks.sum(dim=0),
         )

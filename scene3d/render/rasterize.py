@@ -17,6 +17,7 @@ def rasterize(
     cameras: Cameras,
     settings: RasterSettings = RasterSettings(),  # noqa: B008 - frozen
     backend: str = "auto",
+    masks: Tensor | None = None,
 ) -> Render:
     """Render C views of Gaussians.
 
@@ -25,11 +26,13 @@ def rasterize(
         cameras: The views, all of one size; same dtype, and device unless they are on the CPU.
         settings: How to render.
         backend: "auto", "cpu", "cuda", "gsplat" or "reference". Only the reference takes other dtypes than float32.
+        masks: Factors on what each Gaussian covers of a pixel, 0 to 1, None = 1. Those whose mask is 0 are not seen,
+            but their masks have the gradient of being seen (MaskGaussian, Liu et al. 2025, equation 8). [N]
 
     Returns:
         Images [C, H, W, ...] and statistics [C, N]; stats.grad2d is filled by backward.
 
-    Differentiable in every tensor of gaussians and in cameras.viewmats. Kerbl et al. 2023.
+    Differentiable in every tensor of gaussians, in cameras.viewmats and in masks. Kerbl et al. 2023.
 
     Raises:
         TypeError: dtype or device differs.
@@ -43,7 +46,12 @@ def rasterize(
     # The CUDA code reads cameras on the CPU: from elsewhere it would have to wait for them.
     if name != "cuda" and cameras.viewmats.device != gaussians.device:
         cameras = cameras.to(gaussians.device)
-    return backends.load(name).rasterize_arrays(gaussians, cameras, settings)
+    if masks is None:
+        return backends.load(name).rasterize_arrays(gaussians, cameras, settings)
+    dims = Dims()
+    dims.check("means", gaussians.means, "N 3")
+    dims.check("masks", masks, "N", gaussians.dtype)
+    return backends.load_masking(name).rasterize_arrays(gaussians, cameras, settings, masks)
 
 
 def _check_tensors(gaussians: Gaussians, cameras: Cameras) -> None:

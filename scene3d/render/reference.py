@@ -2,6 +2,7 @@
 
 What a Gaussian contributes to a pixel, the same in every backend:
     alpha = min(0.999, opacity exp(-d^T conic d / 2)), d = pixel centre - mean; below 1/255 it is skipped.
+    Where there are masks, alpha is then multiplied by that of the Gaussian.
     Front to back by depth (equal depths by index): weight = alpha T, then T = T (1 - alpha), while T >= 1e-4 before.
 Gaussians are dropped whole when a parameter is not finite, the quaternion is zero, the centre is nearer than `near` or
 farther than `far`, the opacity is below 1/255, the screen covariance leaves the range of the dtype, or nothing of
@@ -36,9 +37,11 @@ def why_unavailable() -> str | None:
     return None
 
 
-def rasterize_arrays(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings) -> Render:
+def rasterize_arrays(
+    gaussians: Gaussians, cameras: Cameras, settings: RasterSettings, masks: Tensor | None = None
+) -> Render:
     """Render C views of one size. See `scene3d.render.rasterize.rasterize`."""
-    return rasterize_dense(gaussians, cameras, settings)
+    return rasterize_dense(gaussians, cameras, settings, masks=masks)
 
 
 def rasterize_dense(
@@ -47,6 +50,7 @@ def rasterize_dense(
     settings: RasterSettings,
     cutoff: bool = True,
     pairs_per_chunk: int = _PAIRS_PER_CHUNK,
+    masks: Tensor | None = None,
 ) -> Render:
     """Render C views of one size.
 
@@ -56,8 +60,9 @@ def rasterize_dense(
         settings: How to render.
         cutoff: False blends every Gaussian into every pixel, however faint, so that the image is smooth in all inputs.
         pairs_per_chunk: Bound on pixels times Gaussians handled at once; memory, not results, depends on it.
+        masks: Factors on alpha, after faint ones were skipped; None = 1. [N]
 
-    Differentiable in all tensors of gaussians and cameras.
+    Differentiable in all tensors of gaussians and cameras, and in masks.
     """
     usable = gaussians.is_finite() & (gaussians.quats != 0).any(dim=1)
     radii = gaussians.means.new_zeros(len(cameras), len(gaussians))
@@ -67,7 +72,7 @@ def rasterize_dense(
     for c in range(len(cameras)):
         view = _View(cameras.viewmats[c], cameras.Ks[c], (cameras.width(c), cameras.height(c)), centers[c])
         rows, radii[c] = _visible(gaussians, usable, view, settings, cutoff)
-        splats = _splats(gaussians.select(rows), view, settings)
+        splats = _splats(gaussians.select(rows), view, settings, None if masks is None else masks[rows])
         on_gradient = _record_grad2d(splats.means2d, grad2d[c], rows, settings.absgrad)
         images.append(_blend(splats, view, on_gradient, cutoff, pairs_per_chunk))
     features = torch.stack([features for features, _, _ in images])
@@ -93,6 +98,7 @@ class _Splats:
     opacities: Tensor  # [n]
     depths: Tensor  # [n]
     features: Tensor  # rgb, depth, normal: [n, 7]
+    masks: Tensor | None  # [n]
 
 
 def _project(gaussians: Gaussians, view: _View, settings: RasterSettings) -> tuple[projection.Projected, Tensor]:
@@ -130,7 +136,7 @@ def _visible(
     return rows[projected.depths[keep].argsort(stable=True)], radii
 
 
-def _splats(gaussians: Gaussians, view: _View, settings: RasterSettings) -> _Splats:
+def _splats(gaussians: Gaussians, view: _View, settings: RasterSettings, masks: Tensor | None) -> _Splats:
     projected, opacities = _project(gaussians, view, settings)
     degree = gaussians.sh_degree if settings.sh_degree is None else settings.sh_degree
     offsets = gaussians.means - view.center
@@ -140,7 +146,7 @@ def _splats(gaussians: Gaussians, view: _View, settings: RasterSettings) -> _Spl
     facing = (axes * offsets).sum(dim=1, keepdim=True) > 0
     normals = torch.where(facing, -axes, axes)
     features = torch.cat([colors, projected.depths[:, None], normals], dim=1)
-    return _Splats(projected.means2d, projected.conics, opacities, projected.depths, features)
+    return _Splats(projected.means2d, projected.conics, opacities, projected.depths, features, masks)
 
 
 def _record_grad2d(means2d: Tensor, grad2d: Tensor, rows: Tensor, absgrad: bool) -> _GradientHook | None:
@@ -199,6 +205,9 @@ def _blend_pixels(
     alphas = (splats.opacities * torch.exp(-0.5 * distances)).clamp(max=MAX_ALPHA)
     if cutoff:
         alphas = torch.where(alphas >= MIN_ALPHA, alphas, torch.zeros_like(alphas))
+    if splats.masks is not None:
+        alphas = splats.masks * alphas
+    if cutoff:
         is_blended = _transmittances(alphas.detach())[:, :-1] >= MIN_TRANSMITTANCE
         alphas = torch.where(is_blended, alphas, torch.zeros_like(alphas))
     transmittances = _transmittances(alphas)

@@ -8,19 +8,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 
 from scene3d import __version__
+from scene3d.compress.aware_settings import AwareSettings
 from scene3d.core.capture import Capture
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.interrupt import stop_requests
 from scene3d.core.progress import duration_text
+from scene3d.core.push import Influence, one_after_another
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.atomic import write_text
 from scene3d.io.camera_path import CAMERAS_NAME, cameras_json
 from scene3d.io.capture_files import CaptureOptions, read_capture
-from scene3d.io.registry import SPLATS_FILE, read_scene, write_scene
+from scene3d.io.registry import FIELD_FILE, SPLATS_FILE, read_scene, write_scene
 from scene3d.io.stamp import digest
 from scene3d.io.transforms_json import write_transforms_json
 from scene3d.ops import cuda_call
@@ -31,16 +32,22 @@ from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.fit import FitResult, Hooks, fit
 from scene3d.recon.forecast import check_memory, forecast, measure_cost
 from scene3d.recon.initialize import initialize
+from scene3d.recon.mask_prune import MaskPruning, MaskSettings
 from scene3d.recon.pose_progress import StepProgress
-from scene3d.recon.presets import MAX_SIZES, PresetName, preset_settings
+from scene3d.recon.presets import MAX_SIZES, PresetName, for_codec, preset_settings
 from scene3d.recon.settings import BackgroundName, ExposureName, FitSettings
 from scene3d.recon.surface import surface_objective
+from scene3d.recon.validate import Validation
 from scene3d.render import backends
-from scene3d.stages import fit_field
+from scene3d.stages import fit_compact, fit_field
+from scene3d.stages.fit_compact import Aware, CompactConfig
 from scene3d.stages.fit_field import FieldConfig
 from scene3d.view.live import Live, start_live
 
 logger = logging.getLogger(__name__)
+
+# Part of the run in which masks are learnt before a codec takes over.
+MASKED_BEFORE_CODEC = 0.15
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,14 @@ class Config:
     surface: bool = False
     """Pull splats onto surfaces, for meshes: flat splats whose normals, depths and photos agree between views. Takes
     several times as long."""
+    mask_weight: float | None = None
+    """Prune by masks that are learnt (MaskGaussian) in the second half of the run: weight of the squared share of
+    splats kept. 0.02 removes what photos hardly show, larger values more."""
+    compact: bool = False
+    """Fit for the smallest file: fewer splats, which learn to live with what the .s3d codec does to them. Writes
+    scene.s3d instead of scene.ply."""
+    small: CompactConfig = dataclasses.field(default_factory=CompactConfig)
+    """How small the file of --compact is to be."""
     opacity_reg: float | None = None
     """Weight of the mean opacity in the loss."""
     scale_reg: float | None = None
@@ -129,9 +144,6 @@ class Config:
     memory_limit: float | None = None
     """GB of the GPU's memory to take at most, of the host's where there is no GPU. Splats are listed in parts that fit;
     what cannot fit is refused at once. Default: all that is free."""
-    deterministic: bool = False
-    """With CUDA: add up in a fixed order, so that the same inputs give the same bytes; somewhat slower. Fits on the CPU
-    always do."""
     view: bool = False
     """Show the fit of Gaussians in the browser while it goes on; only this machine can look."""
     view_port: int = 8080
@@ -144,8 +156,6 @@ def run(config: Config) -> None:
     """Read, fit, write, print the score."""
     set_threads(config.threads)
     set_memory_limit(config.memory_limit)
-    if config.deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
     capture = read_capture(config.capture, _capture_options(config))
     for notice in capture.notices:
         logger.info("%s", notice)
@@ -156,7 +166,10 @@ def run(config: Config) -> None:
             logger.warning("--view shows fits of Gaussians only; look at the field afterwards with scene3d view")
         fit_field.run(_field_order(config, capture), capture)
         return
+    _refuse_other_backends(config)
     settings = fit_settings(config, capture)
+    info = SceneInfo(antialiased=settings.antialiased, source=str(capture.source), made_by=f"scene3d {__version__}")
+    aware = _aware(config, capture, settings, info)
     first = _first_gaussians(config, capture)
     _check_memory(capture, len(first), settings)
     path = config.out / "checkpoint.pt"
@@ -173,19 +186,53 @@ def run(config: Config) -> None:
             path,
             config.resume,
             objective=surface_objective(capture, settings) if settings.surface else None,
+            influence=_influence(config, aware),
             show=_view(config, capture, first).show if config.view else Hooks.show,
         )
         result = fit(capture, first, settings, hooks)
     if not result.is_finished:
         logger.warning("stopped after step %d; the same command goes on from %s", result.n_steps, path)
         raise SystemExit(should_stop.exit_code)
-    info = SceneInfo(antialiased=settings.antialiased, source=str(capture.source), made_by=f"scene3d {__version__}")
-    write_scene(Scene(result.gaussians, info), config.out / SPLATS_FILE)
     # Whoever compresses or shows the scene looks for its cameras here, as other trainers leave them.
     write_text(config.out / CAMERAS_NAME, cameras_json(result.capture.cameras))
     if config.pose_opt:
         write_transforms_json(result.capture.cameras, config.out / "refined_transforms.json")
-    print(_summary(result, config.out / SPLATS_FILE))
+    if aware is not None:
+        scores, size = fit_compact.write(config.out, aware, result, capture, settings)
+        print(_summary(result, scores, size, config.out / FIELD_FILE))
+        return
+    write_scene(Scene(result.gaussians, info), config.out / SPLATS_FILE)
+    print(_summary(result, result.validation, f"{len(result.gaussians):,} Gaussians", config.out / SPLATS_FILE))
+
+
+def _refuse_other_backends(config: Config) -> None:
+    pushes = {"--compact": config.compact, "--mask-weight": config.mask_weight is not None}
+    for flag, is_given in pushes.items():
+        if is_given and config.backend not in ("auto", "cpu", "reference"):
+            raise ValueError(f"backend: fits with {flag} run on the CPU, expected auto or cpu, got {config.backend!r}")
+
+
+def _influence(config: Config, aware: Aware | None) -> Influence | None:
+    if config.mask_weight is None:
+        return None if aware is None else aware.influence
+    masks = MaskPruning(_mask_settings(config), config.seed)
+    return masks.influence if aware is None else one_after_another(masks.influence, aware.influence)
+
+
+def _mask_settings(config: Config) -> MaskSettings:
+    """Masks end before the codec takes over."""
+    if config.mask_weight is None or not config.mask_weight > 0:
+        raise ValueError(f"mask_weight: expected more than 0, got {config.mask_weight}")
+    if not config.compact:
+        return MaskSettings(config.mask_weight)
+    stop = AwareSettings.noise_from
+    return MaskSettings(config.mask_weight, stop - MASKED_BEFORE_CODEC, stop)
+
+
+def _aware(config: Config, capture: Capture, settings: FitSettings, info: SceneInfo) -> Aware | None:
+    if not config.compact:
+        return None
+    return fit_compact.aware_fit(capture, settings, fit_compact.order(config.small), info)
 
 
 def _check_memory(capture: Capture, n_first: int, settings: FitSettings) -> None:
@@ -209,9 +256,18 @@ def _view(config: Config, capture: Capture, first: Gaussians) -> Live:
 def fit_settings(config: Config, capture: Capture) -> FitSettings:
     """The preset with what the user gave in its place."""
     preset = preset_settings(config.preset, capture, config.max_steps)
-    strategy = replace(preset.strategy, **_given(config.strategy, tuple(asdict(config.strategy))))
+    if config.compact:
+        wanted = fit_compact.order(config.small)
+        preset = replace(for_codec(preset, wanted.noise_from), influence=str(wanted))
+        preset = preset if config.max_steps is None else replace(preset, max_steps=config.max_steps)
     names = ("time_limit", "sh_degree", "antialiased", "exposure", "pose_opt", "background", "opacity_reg", "scale_reg")
     more = ("surface", "eval_steps", "checkpoint_every", "seed", "backend")
+    if config.mask_weight is not None:
+        # Once masks are there, the number of Gaussians may only fall.
+        begin = _mask_settings(config).start
+        preset = replace(preset, influence=f"{_mask_settings(config)} {preset.influence}")
+        preset = replace(preset, strategy=replace(preset.strategy, refine_stop=min(preset.strategy.refine_stop, begin)))
+    strategy = replace(preset.strategy, **_given(config.strategy, tuple(asdict(config.strategy))))
     return replace(preset, strategy=strategy, **_given(config, names + more))
 
 
@@ -279,9 +335,8 @@ def _record(config: Config, capture: Capture, settings: FitSettings | FieldFitSe
     }
 
 
-def _summary(result: FitResult, path: Path) -> str:
-    scores = result.validation
+def _summary(result: FitResult, scores: Validation | None, size: str, path: Path) -> str:
     psnr = "" if scores is None else f"PSNR {scores.psnr:.2f} dB ({len(scores.views)} test views)  "
     dropped = f", {result.n_dropped} dropped (not finite)" if result.n_dropped else ""
     steps = f"{result.n_steps:,} steps in {duration_text(result.seconds)}"
-    return f"{psnr}{len(result.gaussians):,} Gaussians{dropped}  {steps} -> {path}"
+    return f"{psnr}{size}{dropped}  {steps} -> {path}"

@@ -52,6 +52,7 @@ class FitOptions(fit.Config):
     resume: Suppress[bool] = True
     backend: Suppress[str] = "auto"
     memory_limit: Suppress[float | None] = None
+    compact: Suppress[bool] = False
     view: Suppress[bool] = False
     view_port: Suppress[int] = 8080
 
@@ -101,6 +102,8 @@ class Config:
     memory_limit: float | None = None
     """GB of the GPU's memory to take at most, of the host's where there is no GPU. Splats are listed in parts that fit;
     what cannot fit is refused at once. Default: all that is free."""
+    compact: bool = False
+    """Fit for the smallest file: see --fit.small.*."""
     view: bool = False
     """Show the fit in the browser while it goes on; only this machine can look."""
     pose: PoseOptions = field(default_factory=PoseOptions)
@@ -170,6 +173,7 @@ def _shared(config: Config) -> Config:
             max_size=max_size,
             test_every=test_every,
             backend=backend,
+            compact=config.compact,
         ),
         evaluate=replace(
             config.evaluate, data_factor=data_factor, max_size=max_size, test_every=test_every, backend=backend
@@ -222,8 +226,8 @@ def _fit_job(config: Config, source: Path, out: Path) -> _Job:
 
 
 def _scene(config: Config, out: Path) -> Path:
-    is_field = config.fit.kind != "gaussians"
-    return out / "fit" / (FIELD_FILE if is_field else SPLATS_FILE)
+    is_small = config.fit.kind != "gaussians" or config.fit.compact
+    return out / "fit" / (FIELD_FILE if is_small else SPLATS_FILE)
 
 
 def _evaluate_job(config: Config, source: Path, out: Path) -> _Job:
