@@ -56,6 +56,8 @@ def test_damaged_bytes_give_numbers_of_the_same_count():
 
 def test_planes_refuse_neighbors_that_come_later():
     column, bytes_of = np.zeros((2, 1), np.int32), lambda width: np.zeros((2, width), np.uint8)
-    row = np.zeros(1, np.int32)
+    known, row, rule = np.zeros((2, 0), np.int32), np.zeros(1, np.int32), np.zeros((1, 1), np.int32)
     with pytest.raises(ValueError, match="expected rows before"):
-        _cpu.encode_planes(column, bytes_of(1), np.ones((2, 1), np.int32), bytes_of(1), bytes_of(2), row, row, 1, 0, 0)
+        _cpu.encode_planes(
+            column, bytes_of(1), np.ones((2, 1), np.int32), bytes_of(1), bytes_of(2), known, row, rule, 1, 0
+        )

@@ -14,6 +14,7 @@ from tiny_capture import tiny_capture, tiny_scene, write_tiny_capture
 from scene3d.core.errors import CaptureError
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.ply import write_ply
+from scene3d.io.s3d import write_s3d
 from scene3d.report.facts import capture_facts, scene_facts, scene_text, size_text
 from scene3d.stages.info import Config, run
 
@@ -88,6 +89,16 @@ def test_stage_finds_the_scene_of_a_run(tmp_path: Path, capsys) -> None:
     write_ply(tiny_scene(), tmp_path / "fit" / "scene.ply")
     run(Config(tmp_path))
     assert "Gaussians     30" in capsys.readouterr().out
+
+
+def test_bytes_of_a_container_add_up_to_the_file(tmp_path: Path, capsys) -> None:
+    write_s3d(tiny_scene(), tmp_path / "scene.s3d")
+    run(Config(tmp_path / "scene.s3d", json=True))
+    parts = json.loads(capsys.readouterr().out)["bytes_in_file"]
+    assert sum(parts.values()) == (tmp_path / "scene.s3d").stat().st_size
+    assert {"means", "sh0", "header"} <= set(parts)
+    run(Config(tmp_path / "scene.s3d"))
+    assert "in the file\n  means" in capsys.readouterr().out
 
 
 def test_missing_path_is_one_clear_message(tmp_path: Path) -> None:

@@ -125,10 +125,10 @@ class Encoder:
         gaussians, sensitivity = self.scene.splats().select(keep), self.sensitivity.select(keep)
         plan = make_plan(gaussians, sensitivity, distortion, MAX_DEPTH)
         original = gaussians.select(torch.from_numpy(plan.arranged.order))
-        chunks, meta = codec.encode_context(plan.arranged, plan.frame, plan.tables)
+        chunks, meta = codec.encode_context(plan.arranged, plan.frame, plan.tables, plan.rules)
         if self.teacher is not None:
             plan = with_colors(plan, self._tuned(codec.to_gaussians(plan.arranged.fixed, plan.frame), original))
-            chunks, meta = codec.encode_context(plan.arranged, plan.frame, plan.tables)
+            chunks, meta = codec.encode_context(plan.arranged, plan.frame, plan.tables, plan.rules)
         container = Container("splats", codec.CODEC, len(gaussians), chunks, self.scene.info, meta)
         decoded = codec.to_gaussians(plan.arranged.fixed, plan.frame)
         size = len(container_bytes(container))

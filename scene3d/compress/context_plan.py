@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from scene3d.compress.linear_rule import fit_rule
 from scene3d.compress.sensitivity import Sensitivity
 from scene3d.core.gaussians import Gaussians
 from scene3d.io import s3d_context as codec
 from scene3d.io import s3d_steps as steps
 from scene3d.io.s3d_context import Arranged, Fixed, Frame
+from scene3d.io.s3d_model import Rule
 from scene3d.io.s3d_steps import FIXED_ONE, N_CLASSES, POSITION_BITS, STEP_ONE, StepTables
 from scene3d.ops import quaternions
 
@@ -29,7 +31,6 @@ MIN_MEMBERS = 20
 MAX_LOG_STEP, MAX_TURN_STEP = STEP_ONE, STEP_ONE
 MAX_RATIO_STEP = 16
 MIN_OPACITY, MAX_LOG_SCALE = 1e-4, 30.0
-DEAD_ZONE, PULL = 0, 0
 # Axes of Y Co Cg in RGB have these squared lengths.
 LUMA_WEIGHTS = (3.0, 2.0, 3.0)
 # Directions of spherical harmonics that hold less than this share of a step's own error are left out.
@@ -46,11 +47,13 @@ class Plan:
         arranged: Splats in their order.
         frame: Numbers of the header.
         tables: Step sizes.
+        rules: How columns are predicted, by stream.
     """
 
     arranged: Arranged
     frame: Frame
     tables: StepTables
+    rules: dict[str, Rule]
 
 
 def make_plan(gaussians: Gaussians, sensitivity: Sensitivity, distortion: float, depth: int) -> Plan:
@@ -82,9 +85,8 @@ def make_plan(gaussians: Gaussians, sensitivity: Sensitivity, distortion: float,
     )
     tables = _tables(weights, fixed, shape_class, color_class, distortion, size)
     arranged = codec.arrange(fixed, depth)
-    means, gains = _neighborhood(arranged)
-    frame = Frame(depth, tuple(low.tolist()), size, gaussians.sh_degree, means, gains, DEAD_ZONE, PULL)
-    return Plan(arranged, frame, tables)
+    frame = Frame(depth, tuple(low.tolist()), size, gaussians.sh_degree)
+    return Plan(arranged, frame, tables, _rules(arranged, tables))
 
 
 def with_colors(plan: Plan, gaussians: Gaussians) -> Plan:
@@ -239,26 +241,18 @@ def _sh_basis(
     return basis.clip(-(2**15), 2**15 - 1).astype(np.int16), values @ kept
 
 
-def _neighborhood(arranged: Arranged) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-    """Mean of each column, and the least-squares gain with which it follows its neighbours, fixed point."""
-    means, gains = {}, {}
-    fixed, near = arranged.fixed, _near_weights(arranged)
-    columns = {"classes": fixed.classes, "opacity": fixed.opacity, "scale": fixed.scales}
-    columns |= {"color": fixed.color, "sh": fixed.sh}
-    has_near = near.sum(axis=1) > 0
-    for name, values in columns.items():
-        values = values.astype(np.float64)
-        mean = values.mean(axis=0) if len(values) else np.zeros(values.shape[1])
-        around = (values[np.maximum(arranged.hood.neighbors, 0)] * near[:, :, None]).sum(axis=1)
-        own, other = (values - mean)[has_near], (around - mean)[has_near]
-        gain = (own * other).sum(axis=0) / np.maximum((other**2).sum(axis=0), 1e-9)
-        means[name] = np.round(mean).astype(int).tolist()
-        gains[name] = np.round(gain.clip(0, 1) * FIXED_ONE).astype(int).tolist()
-    return means, gains
-
-
-def _near_weights(arranged: Arranged) -> np.ndarray:  # [N, neighbours], as the coder weighs them
-    distances = arranged.hood.distances.astype(np.int64)
-    weights = 256 >> np.minimum((distances - distances[:, :1]).clip(0) // 3, 8)
-    weights = weights * (arranged.hood.neighbors >= 0)
-    return weights / np.maximum(weights.sum(axis=1, keepdims=True), 1)
+def _rules(arranged: Arranged, tables: StepTables) -> dict[str, Rule]:
+    fixed, hood = arranged.fixed, arranged.hood
+    shape_class, color_class = (fixed.classes // FIXED_ONE).T
+    unit = np.full(fixed.classes.shape, STEP_ONE, np.uint8)
+    nothing = np.zeros((len(fixed.classes), 0), np.int32)
+    shape = np.concatenate([fixed.classes, fixed.scales], axis=1)
+    known = np.concatenate([fixed.classes, fixed.opacity], axis=1)
+    sh_steps = steps.sh_steps(tables, color_class, fixed.sh.shape[1])
+    return {
+        "classes": fit_rule(fixed.classes, unit, nothing, hood, True),
+        "scale": fit_rule(fixed.scales, steps.scale_steps(tables, shape_class), fixed.classes, hood, True),
+        "opacity": fit_rule(fixed.opacity, steps.opacity_steps(tables, shape_class), shape, hood, True),
+        "color": fit_rule(fixed.color, steps.color_steps(tables, color_class), known, hood, True),
+        "sh": fit_rule(fixed.sh, sh_steps, nothing, hood, False),
+    }

@@ -193,7 +193,7 @@ def _read_column(container: Container, path: Path, name: str, width: int) -> Ten
     table: Any = container.meta.get("codes")
     sizes: Any = table.get(name) if isinstance(table, dict) else None
     is_sound = isinstance(sizes, list) and 1 <= len(sizes) <= MAX_STAGES
-    if not is_sound or not all(isinstance(k, int) and 0 <= k <= MAX_CODES for k in sizes):
+    if not is_sound or not all(type(k) is int and 0 <= k <= MAX_CODES for k in sizes):
         problem = f"codes of {name}: expected 1 to {MAX_STAGES} sizes up to {MAX_CODES}, got {str(sizes)[:60]}"
         raise FormatError(path, problem, remedy=DAMAGED)
     total = torch.zeros(container.n_items, width)

@@ -8,6 +8,7 @@ colour; the higher spherical harmonics in a basis of their own. One flow describ
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from scene3d.core.errors import BackendUnavailable, FormatError
 from scene3d.core.gaussians import SH_COUNTS, Gaussians
 from scene3d.io import s3d_steps as steps
 from scene3d.io.s3d_container import DAMAGED, Container
+from scene3d.io.s3d_model import Rule, model_bytes, model_from_bytes
 from scene3d.io.s3d_steps import FIXED_ONE, POSITION_BITS, StepTables
 from scene3d.ops import morton
 
@@ -28,11 +30,15 @@ try:
 except ImportError:
     _cpu = None  # type: ignore[assignment]
 
-CODEC = "context"
+CODEC = "context-2"
 N_NEIGHBORS = 4
 MAX_DEPTH = 20
-CHUNK_ORDER = ("octree", "classes", "opacity", "scale", "rotation", "position", "color", "sh", "basis")
+CHUNK_ORDER = ("model", "octree", "classes", "opacity", "scale", "rotation", "position", "color", "sh", "basis")
+# Of 256 steps: residuals this much above a half are rounded down.
+DEAD_ZONE = 0
 QUAT_ONE = 2**30
+# Half of the largest float32.
+MAX_COORDINATE = 2.0**127
 # Columns of spherical harmonics that share one "all zero" mark.
 SH_GROUP = 3
 N_SIDES = 64
@@ -49,20 +55,12 @@ class Frame:
         low: Corner of the cube, world.
         size: Of the cube, a power of two.
         sh_degree: Of the splats.
-        means: What each column is when nothing else is known, fixed point, by stream.
-        gains: How far it follows its neighbours, fixed point, by stream.
-        dead_zone: Of 256 steps: residuals this much above a half are rounded down; encoder only.
-        pull: Of 256 steps: residuals other than 0 are decoded this much nearer to the prediction.
     """
 
     depth: int
     low: tuple[float, float, float]
     size: float
     sh_degree: int
-    means: dict[str, list[int]]
-    gains: dict[str, list[int]]
-    dead_zone: int = 0
-    pull: int = 0
 
 
 @dataclass
@@ -98,31 +96,26 @@ class Fixed:
 class Streams:
     """Chunks that are written or read: the direction in which one flow runs."""
 
-    def __init__(self, chunks: dict[str, bytes], is_encoding: bool) -> None:
-        self.chunks = chunks
+    def __init__(self, chunks: dict[str, bytes], rules: Mapping[str, Rule], is_encoding: bool) -> None:
+        self.chunks, self.rules = chunks, rules
         self.is_encoding = is_encoding
 
     def planes(
-        self, name: str, values: np.ndarray, step: np.ndarray, hood: Hood, sides: np.ndarray, frame: Frame
+        self, name: str, values: np.ndarray, step: np.ndarray, hood: Hood, sides: np.ndarray, known: np.ndarray
     ) -> None:
         """Code columns of fixed-point numbers in place."""
-        means, gains = (np.array(table[name], np.int32) for table in (frame.means, frame.gains))
-        group = SH_GROUP if name == "sh" else values.shape[1]
-        common = (values, step, hood.neighbors, hood.distances, sides, means, gains, group)
+        rule, group = self.rules[name], SH_GROUP if name == "sh" else values.shape[1]
+        common = (values, step, hood.neighbors, hood.distances, sides, known, rule.means, rule.factors, group)
         if self.is_encoding:
-            # Classes are needed as they are.
-            dead_zone = 0 if name == "classes" else frame.dead_zone
-            self.chunks[name] = _cpu.encode_planes(*common, dead_zone, frame.pull)
+            self.chunks[name] = _cpu.encode_planes(*common, DEAD_ZONE)
         else:
-            _cpu.decode_planes(self.chunks[name], *common, frame.pull)
+            _cpu.decode_planes(self.chunks[name], *common)
 
-    def rotations(
-        self, quats: np.ndarray, step: np.ndarray, hood: Hood, scales: np.ndarray, sides: np.ndarray, frame: Frame
-    ) -> None:
+    def rotations(self, quats: np.ndarray, step: np.ndarray, hood: Hood, scales: np.ndarray, sides: np.ndarray) -> None:
         """Code rotations in place."""
         common = (quats, step, hood.neighbors, scales, sides)
         if self.is_encoding:
-            self.chunks["rotation"] = _cpu.encode_rotations(*common, frame.dead_zone)
+            self.chunks["rotation"] = _cpu.encode_rotations(*common, DEAD_ZONE)
         else:
             _cpu.decode_rotations(self.chunks["rotation"], *common)
 
@@ -180,21 +173,21 @@ def arrange(fixed: Fixed, depth: int) -> Arranged:
     return Arranged(fixed.select(order), octree, hood, corners, order)
 
 
-def encode_context(arranged: Arranged, frame: Frame, tables: StepTables) -> tuple[dict[str, bytes], dict[str, Any]]:
+def encode_context(
+    arranged: Arranged, frame: Frame, tables: StepTables, rules: Mapping[str, Rule]
+) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Code splats; `arranged.fixed` becomes what a decoder will see.
 
     Returns:
         Chunks and meta of the container.
     """
-    fixed, chunks = arranged.fixed, {"octree": arranged.octree}
-    _code(Streams(chunks, True), fixed, arranged.hood, arranged.corners, frame, tables)
+    fixed, chunks = arranged.fixed, {"octree": arranged.octree, "model": model_bytes(tables, rules)}
+    _code(Streams(chunks, rules, True), fixed, arranged.hood, arranged.corners, frame, tables)
     if fixed.sh.shape[1]:
         chunks["basis"] = fixed.basis.astype("<i2").tobytes()
     # Threads finish in any order.
     chunks = {name: chunks[name] for name in CHUNK_ORDER if name in chunks}
-    meta = {"depth": frame.depth, "low": list(frame.low), "size": frame.size, "sh_degree": frame.sh_degree}
-    meta |= {"means": frame.means, "gains": frame.gains, "pull": frame.pull, "steps": tables.as_json()}
-    return chunks, meta
+    return chunks, {"depth": frame.depth, "low": list(frame.low), "size": frame.size, "sh_degree": frame.sh_degree}
 
 
 def decode_context(container: Container, path: Path) -> Gaussians:
@@ -205,48 +198,55 @@ def decode_context(container: Container, path: Path) -> Gaussians:
     """
     _require_native()
     try:
-        frame, tables = _frame_from_meta(container.meta), steps.tables_from_json(container.meta.get("steps"))
+        frame = _frame_from_meta(container.meta)
         fixed = _empty(container, frame)
+        tables, rules = model_from_bytes(container.chunks["model"], fixed.sh.shape[1])
         keys, levels = np.zeros(container.n_items, np.uint64), np.zeros(container.n_items, np.uint8)
         if container.n_items == 0 and container.chunks["octree"]:
             raise ValueError("the octree holds splats, the header says there are none")
         if not _cpu.decode_octree(container.chunks["octree"], frame.depth, keys, levels):
             raise ValueError("the octree holds another number of splats than the header says")
         hood, corners = _hood(keys, levels, frame.depth)
-        _code(Streams(container.chunks, False), fixed, hood, corners, frame, tables)
+        _code(Streams(container.chunks, rules, False), fixed, hood, corners, frame, tables)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise FormatError(path, f"is not what the codec {CODEC!r} writes: {error}", remedy=DAMAGED) from error
     return to_gaussians(fixed, frame)
 
 
 def _code(streams: Streams, fixed: Fixed, hood: Hood, corners: np.ndarray, frame: Frame, tables: StepTables) -> None:
-    _code_classes(streams, fixed, hood, frame)
+    _code_classes(streams, fixed, hood)
+    shape_class, color_class = (fixed.classes // FIXED_ONE).T
+    step, sides = steps.scale_steps(tables, shape_class), _sides(shape_class, color_class)
+    streams.planes("scale", fixed.scales, step, hood, sides, fixed.classes)
     with ThreadPoolExecutor(2) as threads:
         parts = [threads.submit(_code_shape, streams, fixed, hood, corners, frame, tables)]
-        parts.append(threads.submit(_code_color, streams, fixed, hood, frame, tables))
+        parts.append(threads.submit(_code_color, streams, fixed, hood, tables))
+        parts.append(threads.submit(_code_sh, streams, fixed, hood, tables))
         for part in parts:
             part.result()
 
 
-def _code_classes(streams: Streams, fixed: Fixed, hood: Hood, frame: Frame) -> None:
+def _code_classes(streams: Streams, fixed: Fixed, hood: Hood) -> None:
     gap = np.clip(hood.distances[:, 0].astype(np.int64) // 2, 0, N_SIDES - 1)
     unit = np.full(fixed.classes.shape, steps.STEP_ONE, np.uint8)
-    streams.planes("classes", fixed.classes, unit, hood, _sides(hood.levels, gap), frame)
+    streams.planes("classes", fixed.classes, unit, hood, _sides(hood.levels, gap), _nothing(fixed))
     fixed.classes[:] = np.clip((fixed.classes + FIXED_ONE // 2) // FIXED_ONE, 0, steps.N_CLASSES - 1) * FIXED_ONE
+
+
+def _nothing(fixed: Fixed) -> np.ndarray:
+    return np.zeros((len(fixed.classes), 0), np.int32)
 
 
 def _code_shape(
     streams: Streams, fixed: Fixed, hood: Hood, corners: np.ndarray, frame: Frame, tables: StepTables
 ) -> None:
-    shape_class, color_class = (fixed.classes // FIXED_ONE).T
-    sides = _sides(shape_class, color_class)
-    streams.planes("scale", fixed.scales, steps.scale_steps(tables, shape_class), hood, sides, frame)
+    shape_class = fixed.classes[:, 0] // FIXED_ONE
     # How far the neighbour is, in quarter octaves (log(2) / 4 apart) of the splat's own size.
     octaves = math.frexp(frame.size)[1] - 1 - POSITION_BITS
     reach = hood.distances[:, 0].astype(np.int64) + 4 * octaves - fixed.scales[:, 0].astype(np.int64) // 11357
     reach = np.clip(reach + N_SIDES // 2, 0, N_SIDES - 1)
     turn = steps.turn_steps(tables, shape_class, fixed.scales)
-    streams.rotations(fixed.quats, turn, hood, fixed.scales, _sides(shape_class, reach), frame)
+    streams.rotations(fixed.quats, turn, hood, fixed.scales, _sides(shape_class, reach))
     _code_positions(streams, fixed, hood, corners, steps.position_levels(tables, shape_class, fixed.scales))
 
 
@@ -262,16 +262,21 @@ def _code_positions(streams: Streams, fixed: Fixed, hood: Hood, corners: np.ndar
     fixed.positions[:] = corners + (inside.reshape(-1, 3).astype(np.int64) << shift) + half
 
 
-def _code_color(streams: Streams, fixed: Fixed, hood: Hood, frame: Frame, tables: StepTables) -> None:
+def _code_color(streams: Streams, fixed: Fixed, hood: Hood, tables: StepTables) -> None:
     shape_class, color_class = (fixed.classes // FIXED_ONE).T
-    step = steps.opacity_steps(tables, shape_class)
-    streams.planes("opacity", fixed.opacity, step, hood, _sides(shape_class, color_class), frame)
+    step, sides = steps.opacity_steps(tables, shape_class), _sides(shape_class, color_class)
+    streams.planes("opacity", fixed.opacity, step, hood, sides, np.concatenate([fixed.classes, fixed.scales], axis=1))
+    known = np.concatenate([fixed.classes, fixed.opacity], axis=1)
     opacity = np.clip(-fixed.opacity[:, 0] // (FIXED_ONE // 2), 0, 7)
     sides = _sides(color_class, np.clip(shape_class // 2, 0, 7) * 8 + opacity)
-    streams.planes("color", fixed.color, steps.color_steps(tables, color_class), hood, sides, frame)
+    streams.planes("color", fixed.color, steps.color_steps(tables, color_class), hood, sides, known)
+
+
+def _code_sh(streams: Streams, fixed: Fixed, hood: Hood, tables: StepTables) -> None:
     if fixed.sh.shape[1]:
+        shape_class, color_class = (fixed.classes // FIXED_ONE).T
         step = steps.sh_steps(tables, color_class, fixed.sh.shape[1])
-        streams.planes("sh", fixed.sh, step, hood, sides, frame)
+        streams.planes("sh", fixed.sh, step, hood, _sides(color_class, shape_class), _nothing(fixed))
 
 
 def _hood(keys: np.ndarray, levels: np.ndarray, depth: int) -> tuple[Hood, np.ndarray]:
@@ -334,19 +339,15 @@ def _empty(container: Container, frame: Frame) -> Fixed:
 
 
 def _frame_from_meta(meta: dict[str, Any]) -> Frame:
-    depth, sh_degree, pull = (int(meta[key]) for key in ("depth", "sh_degree", "pull"))
+    depth, sh_degree = int(meta["depth"]), int(meta["sh_degree"])
     x, y, z = (float(value) for value in meta["low"])
-    if not (0 <= depth <= MAX_DEPTH and 0 <= sh_degree < len(SH_COUNTS) and 0 <= pull <= 128):
-        raise ValueError("depth, sh_degree or pull is out of range")
+    if not (0 <= depth <= MAX_DEPTH and 0 <= sh_degree < len(SH_COUNTS)):
+        raise ValueError("depth or sh_degree is out of range")
     size = float(meta["size"])
-    if not (all(map(math.isfinite, (x, y, z, size))) and size > 0 and math.frexp(size)[0] == 0.5):
-        raise ValueError(f"low, size: expected finite numbers and a power of two, got {x}, {y}, {z} and {size}")
-    if not all(isinstance(meta[key], dict) for key in ("means", "gains")):
-        raise ValueError("means, gains: expected objects")
-    means, gains = (
-        {str(name): [int(value) for value in row] for name, row in meta[key].items()} for key in ("means", "gains")
-    )
-    return Frame(depth, (x, y, z), size, sh_degree, means, gains, 0, pull)
+    is_near = all(abs(value) <= MAX_COORDINATE for value in (x, y, z, size))
+    if not (is_near and size > 0 and math.frexp(size)[0] == 0.5):
+        raise ValueError(f"low, size: expected float32 numbers and a power of two, got {x}, {y}, {z} and {size}")
+    return Frame(depth, (x, y, z), size, sh_degree)
 
 
 def _require_native() -> None:

@@ -1,4 +1,4 @@
-"""Step sizes of the "context" codec: how exact each number of a splat has to be, from tables in the header.
+"""Step sizes of the "context" codec: how exact each number of a splat has to be, from tables of the file.
 
 A splat has two classes, for shape and for colour: one class more asks for steps half as large. Step sizes are indices,
 a quarter of an octave apart, 64 = one unit. Everything is integers: encoder and decoder must agree on every machine.
@@ -6,8 +6,7 @@ a quarter of an octave apart, 64 = one unit. Everything is integers: encoder and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -48,9 +47,6 @@ class StepTables:
     color: np.ndarray
     sh: np.ndarray
 
-    def as_json(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name).tolist() for f in fields(self)}
-
 
 SHAPES = {
     "opacity": (N_CLASSES,),
@@ -62,23 +58,6 @@ SHAPES = {
     "color": (3, N_CLASSES),
     "sh": (N_CLASSES,),
 }
-
-
-def tables_from_json(data: Any) -> StepTables:
-    """The tables of a header.
-
-    Raises:
-        ValueError: a table is missing, has another shape, or holds other than small integers.
-    """
-    if not isinstance(data, dict):
-        raise ValueError("steps: expected an object")
-    arrays = {}
-    for name, shape in SHAPES.items():
-        array = np.asarray(data.get(name))
-        if array.shape != shape or array.dtype.kind != "i" or bool((np.abs(array) > 4 * STEP_COUNT).any()):
-            raise ValueError(f"steps: {name} expected {shape} small integers")
-        arrays[name] = array.astype(np.int64)
-    return StepTables(**arrays)
 
 
 def ratio_bins(scales: np.ndarray) -> np.ndarray:

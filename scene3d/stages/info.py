@@ -14,6 +14,7 @@ from scene3d.io.capture_files import CaptureOptions, has_poses, read_capture
 from scene3d.io.registry import is_scene_file, read_scene, scene_file, scene_size
 from scene3d.report.facts import capture_facts, capture_text, scene_facts, scene_text
 from scene3d.report.field_facts import field_facts, field_text
+from scene3d.report.file_parts import file_parts, parts_text
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ def run(config: Config) -> None:
         else:
             of_field = field_facts(scene, size)
             data, text = of_field.as_json(), field_text(of_field)
+        parts = file_parts(path)
+        data |= {"bytes_in_file": parts} if parts else {}
+        text += parts_text(parts) if parts else ""
     print(json.dumps({"kind": kind, "path": str(path), **data}, indent=2) if config.json else f"{path}\n{text}")
 
 
