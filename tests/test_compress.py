@@ -3,23 +3,30 @@
 import importlib
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from small_scenes import blob, views_around
+from torch.nn.functional import normalize
 
+from scene3d.compress.context import PRIOR_SHARE, Encoder
 from scene3d.compress.goal import Goal
-from scene3d.compress.judge import Judge, judge_by_cameras, judge_by_synthesis
+from scene3d.compress.judge import MADE_MARGIN_DB, Judge, judge_by_cameras, judge_by_synthesis
 from scene3d.compress.methods import METHODS
 from scene3d.compress.sensitivity import measure_sensitivity, with_prior
 from scene3d.compress.viewpoints import synthesize_views
 from scene3d.core.errors import FormatError, OutputError
+from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene, SceneInfo
+from scene3d.io.camera_path import read_cameras
 from scene3d.io.registry import read_scene, write_scene
 from scene3d.io.s3d_container import container_bytes
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
 from scene3d.stages.compress import Config, run
+
+FOX = Path(__file__).resolve().parents[2] / "shared" / "data" / "splats" / "fox.ply"
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +126,27 @@ def test_made_up_views_see_opaque_splats():
     middle = slice(views.width() * 7 // 16, views.width() * 9 // 16)
     alphas = [rasterize(gaussians, views.select([i])).alpha[0, middle, middle].mean() for i in range(4)]
     assert min(alphas) > 0.4
+
+
+def test_far_surroundings_do_not_take_the_views():
+    near, far = blob(900), blob(100, seed=1)
+    far = replace(far, means=400 * normalize(far.means, dim=1), log_scales=far.log_scales + 7)
+    scene = Gaussians(*(torch.cat(pair) for pair in zip(near.params().values(), far.params().values(), strict=True)))
+    eyes = synthesize_views(scene, 12, RasterSettings()).centers()
+    assert int((eyes.norm(dim=1) < 20).sum()) >= 8
+
+
+def test_made_up_views_keep_their_promise_to_real_cameras():
+    if not FOX.is_file():
+        pytest.skip(f"{FOX} is not there")
+    scene = read_scene(FOX)
+    judge, views = judge_by_synthesis(scene)
+    sensitivity = measure_sensitivity(scene.splats(), views.select(range(0, len(views), 3)), judge.settings)
+    encoder = Encoder(scene, with_prior(sensitivity, scene.splats(), PRIOR_SHARE), judge)
+    trial = encoder(1.5e-11)
+    cameras = read_cameras(FOX.with_name("fox-cameras.json"))
+    real = Judge(scene, cameras.select(range(0, len(cameras), 8))).verdict(trial.gaussians)
+    assert real.fidelity_db > trial.verdict.fidelity_db - MADE_MARGIN_DB
 
 
 def test_the_worst_views_count_where_views_are_made_up():

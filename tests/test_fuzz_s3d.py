@@ -28,7 +28,7 @@ from scene3d.io.s3d_codebook import encode_codebook
 from scene3d.io.s3d_container import Container, container_bytes
 from scene3d.io.s3d_lossless import encode_lossless
 
-N_SPLATS, N_CASES = 40, 120
+N_SPLATS, N_CASES = 40, 60
 CODECS = ("context", "lossless", "codebook", "grid", "field")
 # What a number of the header may become.
 HOSTILE = (

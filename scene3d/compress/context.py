@@ -25,8 +25,8 @@ from scene3d.io import s3d_context as codec
 from scene3d.io.s3d_container import Container, container_bytes
 
 # A Gaussian is left out where that costs less than this many times the distortion of one number: what its bits buy.
-# Where others make up for it, more can be left out.
-PRUNE_BELOW, PRUNE_BELOW_REFINED = 10.0, 30.0
+# Less where views are made up, as others may see it; more where others make up for it.
+PRUNE_BELOW, PRUNE_BELOW_MADE_UP, PRUNE_BELOW_REFINED = 20.0, 5.0, 30.0
 MAX_DEPTH = 14
 # Where views were made up, no splat counts less than this share of one that they see.
 PRIOR_SHARE = 0.2
@@ -120,7 +120,8 @@ class Encoder:
         self.teacher, self.refine_steps = teacher, refine_steps
 
     def __call__(self, distortion: float) -> Trial:
-        threshold = PRUNE_BELOW if self.teacher is None else PRUNE_BELOW_REFINED
+        usual = PRUNE_BELOW_MADE_UP if self.judge.is_made_up else PRUNE_BELOW
+        threshold = usual if self.teacher is None else PRUNE_BELOW_REFINED
         keep = self.sensitivity.log_opacity > threshold * distortion
         gaussians, sensitivity = self.scene.splats().select(keep), self.sensitivity.select(keep)
         plan = make_plan(gaussians, sensitivity, distortion, MAX_DEPTH)

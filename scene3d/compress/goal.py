@@ -21,6 +21,7 @@ class Goal:
         target_bytes: The file may be so large; what quality that allows is found out.
         is_lossless: Every float32 keeps its bits.
         scene_psnr: PSNR of the scene against photos, where there are no photos to measure it by.
+        margin_db: Fidelity asked beyond what the drop needs, where views are made up.
         tune_steps: Steps of tuning what is stored against renders of the full scene, in methods that can; 0 = none.
     """
 
@@ -29,6 +30,7 @@ class Goal:
     is_lossless: bool = False
     scene_psnr: float = DEFAULT_SCENE_PSNR
     tune_steps: int = 0
+    margin_db: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.max_drop_db <= 10:
@@ -49,7 +51,7 @@ class Goal:
         Errors of scene and codec are independent, their squares add up: 10^(-F/10) = 10^(-P/10) (10^(d/10) - 1).
         For 0.1 dB that is 16.3 dB above the scene.
         """
-        return self.scene_psnr - 10 * math.log10(10 ** (self.max_drop_db / 10) - 1)
+        return self.scene_psnr - 10 * math.log10(10 ** (self.max_drop_db / 10) - 1) + self.margin_db
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ SPLAT_PIXELS = 2.0
 # Distances, of that at which the median splat has this size.
 NEAREST, FARTHEST = 0.6, 2.5
 # Candidates a view, looked at as small pictures.
+# Areas of splats count up to this many typical ones: a background of few huge splats must not take all views.
+MOST_AREA = 2.0
 TRIES, GLANCE_SIDE = 10, 72
 # Of a glance: the depth of its middle may differ by this share, and this share of its pixels may be much nearer.
 DEPTH_SHARE, NEAR_SHARE, NEAR_DEPTH = 0.35, 0.05, 0.3
@@ -60,8 +62,7 @@ def _draw(gaussians: Gaussians, n: int, seed: int) -> _Candidates:
     lengths = gaussians.log_scales.sort(dim=1, descending=True).values[:, :2].mean(dim=1).exp()
     typical = float(lengths[gaussians.opacities > 0.5].median()) if bool((gaussians.opacities > 0.5).any()) else 0.0
     typical = max(typical or float(lengths.median()), 1e-6)
-    # Few huge splats of a background must not take all views.
-    areas = lengths.square().clamp(max=100 * typical**2)
+    areas = lengths.square().clamp(max=MOST_AREA * typical**2)
     rows = torch.multinomial(gaussians.opacities * areas + 1e-12, n, replacement=True, generator=generator)
     directions = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator), dim=1)
     stretch = torch.exp(torch.rand(n, generator=generator) * math.log(FARTHEST / NEAREST)) * NEAREST
