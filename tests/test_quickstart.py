@@ -132,9 +132,25 @@ def test_kernels_on_the_host_are_built_for_tests_and_stay(
     monkeypatch.setattr(quickstart, "ask", lambda python, code: "1")
     monkeypatch.setattr(quickstart, "digest", lambda root, names: "abc")
     monkeypatch.setattr(quickstart, "call", lambda *command, variables: calls.append((command[-1], variables)) or 0)
+    monkeypatch.delenv("SCENE3D_EMULATION", raising=False)
     for command in ("demo", "test", "demo", "test"):
         quickstart.install_package(Path("python"), tmp_path, command)
     assert calls == [(str(ROOT), {}), (f"{ROOT}[mesh,test]", {"SCENE3D_EMULATION": "ON"})]
+
+
+def test_kernels_on_the_host_are_built_at_once_where_the_variable_is_set(
+    quickstart: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    calls: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setenv("SCENE3D_EMULATION", "ON")
+    monkeypatch.setattr(quickstart, "find_compiler", lambda: "c++")
+    monkeypatch.setattr(quickstart, "ask", lambda python, code: "1")
+    monkeypatch.setattr(quickstart, "digest", lambda root, names: "abc")
+    monkeypatch.setattr(quickstart, "call", lambda *command, variables: calls.append((command[-1], variables)) or 0)
+    for command in ("demo", "test"):
+        quickstart.install_package(Path("python"), tmp_path, command)
+    asked = {"SCENE3D_EMULATION": "ON"}
+    assert calls == [(str(ROOT), asked), ("scene3d[mesh,test]", asked)]
 
 
 def test_tests_may_not_miss_the_kernels_on_the_host(quickstart: ModuleType, monkeypatch: pytest.MonkeyPatch):
