@@ -18,7 +18,7 @@ from scene3d.render.field_march import SMOOTH, USUAL, MarchSettings, RaySums
 
 emulated = load_emulated()
 
-KINDS = ("vm", "cp")
+KINDS = ("vm", "cp", "trivec", "cover")
 # A sample within rounding of a cell's border may fall to either side: few rays differ by a sample.
 SHARE_OF_RAYS = 0.95
 

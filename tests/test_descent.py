@@ -67,13 +67,13 @@ def emulated_or_skip() -> None:
 
 
 @contextmanager
-def settings_for(backend: str) -> Iterator[FitSettings]:
+def settings_for(backend: str, schedule: int = 3) -> Iterator[FitSettings]:
     """Settings of a fit by a backend; that of CUDA takes tensors of the CPU inside."""
     name = backend.split()[0]
     with pytest.MonkeyPatch.context() as patch:
         if name == "cuda":
             patch.setattr(cuda_call, "module", emulated)
-            emulated.set_schedule(3)
+            emulated.set_schedule(schedule)
         if backend == "cuda in bands":
             set_memory_limit(BAND_BYTES / GIGABYTE)
         torch.use_deterministic_algorithms(backend == "cuda in order")
@@ -168,6 +168,21 @@ def test_step_follows_arrays_that_were_replaced(backend: str):
         before = state.values["sh0"].detach().clone()
         descent.step(state, GradStats.zeros(10), view, Rates(LRS, 0.5, 2.0, True))
     assert not torch.equal(before, state.values["sh0"].detach())
+
+
+def test_ordered_steps_do_not_depend_on_the_order_of_threads_and_blocks():
+    emulated_or_skip()
+    runs = []
+    for schedule in range(4):
+        state = first_state()
+        stats = GradStats.zeros(len(state))
+        with settings_for("cuda in order", schedule) as settings:
+            descent = Descent(settings)
+            for _ in range(3):
+                descent.step(state, stats, view_of(), Rates(LRS, 0.5, 2.0, True))
+        runs.append([*state.values.values(), *state.exp_avg_sq.values(), stats.sums])
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
 
 
 @pytest.mark.parametrize("degree", [0, 1, 3])

@@ -280,6 +280,15 @@ def test_finished_command_run_again_gives_the_same_scene(tmp_path: Path):
     assert (tmp_path / "fit" / "scene.ply").read_bytes() == before
 
 
+def test_command_asks_for_ordered_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = write_tiny_capture(tmp_path / "tiny", SCENE)
+    asked: list[bool] = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode, warn_only: asked.append(mode))
+    for deterministic in (False, True):
+        stage.run(config_of(tmp_path, folder, max_steps=1, resume=False, deterministic=deterministic))
+    assert asked == [True]
+
+
 def test_command_begins_with_a_given_scene(tmp_path: Path):
     folder = write_tiny_capture(tmp_path / "tiny", SCENE)
     stage.run(config_of(tmp_path, folder))

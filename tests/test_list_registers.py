@@ -37,6 +37,13 @@ def test_our_kernels_are_read_and_those_of_libraries_left_out(tool) -> None:
     assert tool.parse(LOG) == [tool.Kernel("backward_kernel<1, 0>", 86, 40, 15376, 16, 12)]
 
 
+def test_templates_are_told_apart(tool) -> None:
+    space = "_ZN7scene3d3gpu32_GLOBAL__N__e1db_8_field_cu_7fe2"
+    assert tool.demangled(f"{space}12march_kernelILNS0_9FieldKindE2EEEvNS0_9FieldArgsE") == "march_kernel<2>"
+    assert tool.demangled(f"{space}14descent_kernelILi3ELb0EEEvNS_10RasterCallIfEE") == "descent_kernel<3, 0>"
+    assert tool.demangled(f"{space}11adam_kernelENS1_9AdamTableE") == "adam_kernel"
+
+
 def test_messages_that_are_not_understood_are_refused(tool) -> None:
     with pytest.raises(Scene3dError, match="ptxas: expected an entry"):
         tool.parse(LOG.replace("Used 40 registers", "Used some registers"))

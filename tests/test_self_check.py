@@ -12,6 +12,7 @@ from emulation import load_emulated
 from scene3d.core.errors import BackendUnavailable
 from scene3d.ops import cuda_call
 from scene3d.render import backends, self_check
+from scene3d.report import machine
 
 emulated = load_emulated()
 GPU = torch.device("cuda")
@@ -72,6 +73,14 @@ def test_wrong_kernels_are_not_chosen(
         with pytest.raises(BackendUnavailable, match=problem + r".*Use --backend cpu"):
             backends.choose("auto", GPU)
     assert backends.choose("cuda", GPU) == "cuda"
+
+
+def test_doctor_tells_what_the_check_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_call, "module", Faulty("raster_backward", backward_with_nan))
+    finding = machine._backend("cuda")
+    assert (finding.state, finding.remedy) == ("broken", "Use --backend cpu, and please report it")
+    monkeypatch.setattr(cuda_call, "module", emulated)
+    assert machine._backend("cuda").state == "ok"
 
 
 def test_kernels_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,8 @@ LIBRARY = "cub"  # its kernels are not ours
 ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
+# A template's number, truth value or member of an enumeration.
+VALUE = r"L(?:[a-z]|NS\d*_\d+[A-Za-z]+E)(\w*?)E"
 SHARED = re.compile(r"(\d+) bytes smem")
 
 
@@ -96,8 +98,12 @@ def demangled(symbol: str) -> str:
     while match := re.match(r"(\d+)", names):
         name = names[match.end() : match.end() + int(match[1])]
         names = names[match.end() + int(match[1]) :]
-    arguments = re.match(r"I((?:L[a-z]\w*?E)+)E", names)
-    values = re.findall(r"L[a-z](\w*?)E", arguments[1]) if arguments else []
+    values = []
+    if names.startswith("I"):
+        rest = names[1:]
+        while match := re.match(VALUE, rest):
+            values.append(match[1])
+            rest = rest[match.end() :]
     return f"{name}<{', '.join(values)}>" if values else name
 
 

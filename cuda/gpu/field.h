@@ -1,4 +1,4 @@
-// Rays through a radiance field of planes and lines (cuda/cpu/field.h says how they are stored): sampling, density,
+// Rays through a radiance field of planes, lines or leaves (cuda/cpu/field.h says how they are stored): sampling, density,
 // compositing and features of colour in one kernel, and the way back in another. The network behind is torch's.
 //
 // A warp is a ray. Its halves take two samples at a time for density, sixteen ranks a half; for features of colour and
@@ -6,6 +6,7 @@
 // way back walks again, front to back, with the gradient-weighted colour that is still to come: no sample is stored.
 #pragma once
 #include "gpu/platform.h"
+#include "math/field_leaves.h"
 #include "math/field_walk.h"
 
 namespace scene3d {
@@ -14,9 +15,13 @@ namespace gpu {
 constexpr int kFieldSets = 2, kFieldSlabs = 6, kRankLanes = 16;
 constexpr int kMaxFeatures = 1024;
 
+enum class FieldKind { vm, cp, trivec };
+
 struct FieldArgs {
-  int n_modes;   // 3: VM, 1: CP
-  int n[3];      // nodes along x y z
+  FieldKind kind;
+  int n_modes;   // products that are summed: 3 of VM, 1 of CP, levels of tri-vectors
+  int n[3];      // nodes along x y z; of grids
+  LeafLevel levels[kMaxLevels];
   int rank[kFieldSets];
   int n_features;
   float low[3], high[3];

@@ -13,6 +13,7 @@ from scene3d.ops import cuda_call
 from scene3d.recon.densify import GradStats
 from scene3d.recon.device_photos import DevicePhotos
 from scene3d.recon.optim import ADAM_EPS, AdamState
+from scene3d.recon.photos import on_device
 from scene3d.recon.settings import FitSettings
 from scene3d.recon.step import Outcome, Rates, View, half_size
 from scene3d.render import cpu, cuda
@@ -56,7 +57,7 @@ class NativeDescent:
             target.weight,
             self._settings.ssim_lambda,
             self._native_rates(state, view, rates),
-            None if view.transform is None else view.transform.to(state.device),
+            None if view.transform is None else on_device(view.transform, state.device),
             v_transform,
             v_viewmat,
             *(self._cuda_arguments(state.device) if self._is_cuda else (_added(state, push),)),

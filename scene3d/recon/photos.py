@@ -41,17 +41,17 @@ class Target:
         """The photo on a background, bytes where it has no alpha. [H, W, 3]"""
         if self.alpha is None:
             return self.rgb
-        return self.rgb + (1 - self.alpha[..., None]) * torch.tensor(background, device=self.rgb.device)
+        return self.rgb + (1 - self.alpha[..., None]) * on_device(torch.tensor(background), self.rgb.device)
 
     def to(self, device: torch.device) -> Target:
-        """The same on another device. The copy to a GPU goes on while the host does other things."""
-        rgb, alpha, weight = (_on_device(value, device) for value in (self.rgb, self.alpha, self.weight))
-        assert rgb is not None
-        return Target(rgb, alpha, weight)
+        """The same on another device."""
+        alpha, weight = (None if value is None else on_device(value, device) for value in (self.alpha, self.weight))
+        return Target(on_device(self.rgb, device), alpha, weight)
 
 
-def _on_device(value: Tensor | None, device: torch.device) -> Tensor | None:
-    if value is None or value.device.type == device.type:
+def on_device(value: Tensor, device: torch.device) -> Tensor:
+    """A tensor where it is wanted; its copy to a GPU goes on while the host does other things."""
+    if value.device.type == device.type:
         return value
     # Only from locked memory a copy does not wait. torch keeps and reuses such memory once the copy is through.
     return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=device.type == "cuda")

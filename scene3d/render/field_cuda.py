@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from scene3d.core.fields import Field
+from scene3d.core.fields import FIELD_KINDS, Field
 from scene3d.ops import cuda_call
 from scene3d.ops.occupancy import pack_bits
 from scene3d.render.field_march import USUAL, MarchSettings, RaySums
 
 
 def takes(field: Field) -> bool:
-    """Whether the CUDA module is there, the field on its device, in float32, without leaves and with few features."""
-    if field.levels:
-        return False
+    """Whether the CUDA module is there, the field on its device, in float32, and its features not too many."""
     return cuda_call.takes(*field.factors()) and field.n_features <= cuda_call.module.MAX_FEATURES
 
 
@@ -40,22 +38,25 @@ class _Call:
         native = cuda_call.module
         numbers = [field.step, field.density_scale, field.density_shift, settings.near, settings.far]
         numbers += [settings.min_weight, settings.min_transmittance]
-        words, coarse, size = None, None, [1, 1, 1]
-        if field.occupancy is not None:
-            words, coarse = (bits.to(field.device) for bits in pack_bits(field.occupancy))
-            size = list(reversed(field.occupancy.shape))
         self.n_features, self.device = field.n_features, field.device
+        levels = native.FieldLevels(
+            [level.numbers().to(field.device) for level in field.levels],
+            [level.n_leaves for level in field.levels],
+            [level.nodes for level in field.levels],
+            [level.is_shifted for level in field.levels],
+        )
         self.native = native.Field(
-            field.kind == "cp",
-            list(field.resolution),
+            FIELD_KINDS.index(field.kind),
+            [2, 2, 2] if field.levels else list(field.resolution),
             list(field.ranks),
             numbers,
             field.box.double().flatten().tolist(),
             [value.detach() for value in field.factors()],
-            words,
-            coarse,
-            size,
+            levels,
         )
+        if field.occupancy is not None:
+            words, coarse = (bits.to(field.device) for bits in pack_bits(field.occupancy))
+            self.native.set_occupancy(words, coarse, list(reversed(field.occupancy.shape)))
 
     def stream(self) -> int:
         return cuda_call.begin(cuda_call.module, self.device)

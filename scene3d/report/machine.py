@@ -18,7 +18,8 @@ import torch
 from scene3d import __version__
 from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
-from scene3d.render import backends
+from scene3d.ops import cuda_call
+from scene3d.render import backends, self_check
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
 
@@ -145,6 +146,11 @@ def _tiny_scene() -> tuple[Gaussians, Cameras]:
 
 def _backend(name: str) -> Finding:
     reason = backends.why_unavailable(name)
+    if reason is None and name == "cuda":
+        problem = self_check.problem_of(cuda_call.module)
+        if problem is not None:
+            return Finding(name, "broken", problem, "Use --backend cpu, and please report it")
+        return Finding(name, "ok", "available; agrees with the CPU on a test picture and its gradients")
     if reason is None:
         return Finding(name, "ok", "available")
     state: State = "broken" if name == "reference" else "absent"

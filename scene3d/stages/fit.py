@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 
 from scene3d import __version__
@@ -144,6 +145,9 @@ class Config:
     memory_limit: float | None = None
     """GB of the GPU's memory to take at most, of the host's where there is no GPU. Splats are listed in parts that fit;
     what cannot fit is refused at once. Default: all that is free."""
+    deterministic: bool = False
+    """With CUDA: add up in a fixed order, so that the same inputs give the same bytes; somewhat slower. Fits on the CPU
+    always do."""
     view: bool = False
     """Show the fit of Gaussians in the browser while it goes on; only this machine can look."""
     view_port: int = 8080
@@ -156,6 +160,8 @@ def run(config: Config) -> None:
     """Read, fit, write, print the score."""
     set_threads(config.threads)
     set_memory_limit(config.memory_limit)
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
     capture = read_capture(config.capture, _capture_options(config))
     for notice in capture.notices:
         logger.info("%s", notice)
