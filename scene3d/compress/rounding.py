@@ -92,7 +92,7 @@ def recolored(rounded: Rounded, shown: Gaussians, info: SceneInfo) -> Rounded:
 
 
 def _encode(plan: Plan, info: SceneInfo) -> Container:
-    chunks, meta = codec.encode_context(plan.arranged, plan.frame, plan.tables)
+    chunks, meta = codec.encode_context(plan.arranged, plan.frame, plan.tables, plan.rules)
     return Container("splats", codec.CODEC, len(plan.arranged.order), chunks, info, meta)
 
 
