@@ -24,14 +24,25 @@ from scene3d.ops.threads import single_threaded_torch
 from scene3d.render.field_cpu import NativeDecoder, NativeField, empty_marks
 from scene3d.render.field_march import RaySums
 
-# Shares of the weight: of rows of their own, and of all that is kept.
-ROW_SHARE, KEPT_SHARE = 0.99, 0.999
-# Rows that carry this share of the weight have the finest steps.
-FINE_SHARE = 0.3
 NODES_PER_CODE, MAX_CODES = 24, 1024
 KMEANS_STEPS = 8
 TUNE_RAYS = 4096
 TUNE_RATES = {"lines": 2e-3, "book": 5e-3, "decoder": 5e-4}
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Which nodes are kept how, by the share of all rendering weight that those seen more carry.
+
+    Attributes:
+        fine: Below it rows have the finest steps; beyond, steps grow as weights fall.
+        rows: Below it nodes have rows of their own.
+        kept: Below it nodes have codes; beyond it they are pruned.
+    """
+
+    fine: float = 0.3
+    rows: float = 0.99
+    kept: float = 0.999
 
 
 @dataclass(frozen=True)
@@ -48,13 +59,14 @@ class CodedField:
 
 
 @torch.no_grad()
-def code_field(field: Field, views: Cameras, steps: Steps) -> CodedField:
+def code_field(field: Field, views: Cameras, steps: Steps, shares: Shares = Shares()) -> CodedField:
     """Prune and code the planes of colour of a vm field.
 
     Args:
         field: Float32 on the CPU.
         views: That matter.
         steps: Of rounding; distances between rows are measured in them.
+        shares: What is pruned, coded and kept.
     """
     field = strongest_first(field)
     gains, planes, colors = field.decoder.basis.norm(dim=1), [], list(field.color)
@@ -62,7 +74,7 @@ def code_field(field: Field, views: Cameras, steps: Steps) -> CodedField:
         used = used_nodes(field.occupancy, weight.shape, FACTORS["vm"][i])
         rows, loads = colors[i][used], weight[used]
         unit = rank_steps(field, field.color, i, gains, steps.color)
-        classes = _classes(loads)
+        classes = _classes(loads, shares)
         is_code = classes == CODE
         n_codes = min(MAX_CODES, int(is_code.sum()) // NODES_PER_CODE)
         if n_codes == 0:
@@ -170,16 +182,16 @@ def _lines(factors: list[Tensor]) -> list[Tensor]:  # of density, then of colour
     return [*factors[3:6], *factors[9:12]]
 
 
-def _classes(loads: Tensor) -> Tensor:  # [U] -> [U] int64
+def _classes(loads: Tensor, shares: Shares) -> Tensor:  # [U] -> [U] int64
     order = loads.argsort(descending=True)
     before = loads[order].cumsum(dim=0) - loads[order]
     share = before / before[-1].clamp_min(1e-12) if len(before) else before
     # Errors count by the weight: steps go with one over its root. From class to class it falls to a half.
-    fine = loads[order[(share < FINE_SHARE).sum() - 1]] if len(before) else loads.sum()
+    fine = loads[order[(share < shares.fine).sum() - 1]] if len(before) else loads.sum()
     coarser = torch.log2(fine / loads.clamp_min(1e-12)).floor().clamp(0, LAST_ROW - ROW).long()
     classes = torch.full((len(loads),), EMPTY)
-    classes[order[share < KEPT_SHARE]] = CODE
-    own = order[share < ROW_SHARE]
+    classes[order[share < shares.kept]] = CODE
+    own = order[share < shares.rows]
     classes[own] = ROW + coarser[own]
     return classes
 

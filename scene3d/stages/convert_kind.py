@@ -132,7 +132,8 @@ def _write(student: Scene, out: Path, options: KindOptions, views: Cameras) -> l
     if options.target_mb is None:
         write_scene(student, out)
         return []
-    packed = pack_field(student, Goal(target_bytes=round(options.target_mb * 1e6)), views)
+    goal = Goal(target_bytes=round(options.target_mb * 1e6))
+    packed = pack_field(student, goal, views, has_codes=student.kind == "vm")
     write_container(packed.container, out)
     remarks = [f"{packed.fidelity_db:.1f} dB against renders of the student before it was made small"]
     return [*remarks, packed.remark] if packed.remark else remarks
