@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import torch
 from strategies import random_gaussians
 from tiny_capture import tiny_capture, tiny_scene, write_tiny_capture
 
-from scene3d.core.errors import CaptureError
+from scene3d.core.errors import CaptureError, FormatError
+from scene3d.core.mesh import Mesh
 from scene3d.core.scene import Scene, SceneInfo
+from scene3d.io.mesh_files import write_mesh
 from scene3d.io.ply import write_ply
 from scene3d.io.s3d import write_s3d
 from scene3d.report.facts import capture_facts, scene_facts, scene_text, size_text
+from scene3d.report.mesh_facts import mesh_facts, mesh_text
 from scene3d.stages.info import Config, run
 
 
@@ -110,3 +114,36 @@ def test_percentiles_of_one_value_are_that_value() -> None:
     gaussians = random_gaussians(1).map(lambda value: torch.full_like(value, 0.25))
     facts = scene_facts(Scene(gaussians), 0)
     assert set(facts.bounds.values()) == {(0.25, 0.25, 0.25)}
+
+
+def _tetrahedron() -> Mesh:
+    corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    return Mesh(corners, torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]))
+
+
+def test_edges_and_area_of_a_mesh_are_told() -> None:
+    closed = mesh_facts(_tetrahedron(), 99)
+    assert (closed.n_faces, closed.n_open_edges, closed.n_forked_edges) == (4, 0, 0)
+    assert closed.area == pytest.approx(1.5 + math.sqrt(3) / 2)
+    assert closed.bounds == [[0, 0, 0], [1, 1, 1]]
+    assert "watertight" in mesh_text(closed)
+    cut = Mesh(_tetrahedron().vertices, _tetrahedron().faces[1:])
+    assert mesh_facts(cut, 99).n_open_edges == 3
+    seam = Mesh(cut.corners().flatten(0, 1), torch.arange(9).view(3, 3))
+    assert mesh_facts(seam, 99).n_open_edges == 3
+
+
+@pytest.mark.parametrize("name", ["mesh.ply", "mesh.obj", "mesh.glb"])
+def test_info_of_a_mesh(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    pytest.importorskip("trimesh", reason="trimesh is not installed")
+    write_mesh(_tetrahedron(), tmp_path / name)
+    run(Config(tmp_path / name))
+    assert "mesh          4 triangles, 4 vertices" in capsys.readouterr().out
+
+
+def test_a_damaged_splat_file_is_not_taken_for_a_mesh(tmp_path: Path) -> None:
+    write_ply(tiny_scene(), tmp_path / "scene.ply")
+    whole = (tmp_path / "scene.ply").read_bytes()
+    (tmp_path / "scene.ply").write_bytes(whole[:-10])
+    with pytest.raises(FormatError, match=r"scene\.ply"):
+        run(Config(tmp_path / "scene.ply"))

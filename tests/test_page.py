@@ -300,14 +300,15 @@ def test_fingers_turn_and_pinch(browser: Any, small_page: Path):
 
 
 @pytest.mark.slow
-def test_the_page_asks_nobody_for_anything(browser: Any, small_page: Path):
-    tab = browser.new_page()
+def test_the_page_needs_no_network_and_asks_nobody_for_anything(browser: Any, small_page: Path):
+    context = browser.new_context(offline=True)
+    tab = context.new_page()
     asked: list[str] = []
     tab.on("request", lambda request: asked.append(request.url))
     tab.goto(small_page.as_uri())
     tab.evaluate("() => scene3d.ready.then(() => 0)")
     assert not [url for url in asked if not url.startswith(("file:", "blob:", "data:"))]
-    tab.close()
+    context.close()
 
 
 @pytest.mark.slow

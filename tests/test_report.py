@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import math
@@ -12,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_capture import tiny_scene
 
 from scene3d.core.errors import CaptureError, FormatError
+from scene3d.io.registry import write_scene
 from scene3d.report.embed import MAX_VIEWS, pick_views
 from scene3d.report.html import build_page
 from scene3d.report.plots import Plot, draw, nice_ticks, number
@@ -154,6 +157,29 @@ def test_videos_are_embedded_as_long_as_they_fit(tmp_path: Path) -> None:
     text = build_page(read_run(tmp_path))
     assert text.count("data:video/mp4") == 1
     assert "small" in text
+
+
+def test_meshes_can_be_turned_and_their_facts_are_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    Image.new("RGB", (60, 40), (10, 200, 30)).save(run / "mesh_turntable.jpg")
+    facts = {"file": "<b>.glb", "n_faces": 1234, "texture": [64, 32], "preview_columns": 6, "preview_views": 24}
+    (run / "mesh_facts.json").write_text(json.dumps(facts))
+    page = build_page(read_run(run))
+    assert "&lt;b&gt;.glb" in page
+    assert "1,234" in page
+    assert "64x32 texels" in page
+    assert 'data-columns="6" data-views="24"' in page
+    assert page.count(base64.b64encode((run / "mesh_turntable.jpg").read_bytes()).decode()) == 1
+
+
+def test_small_files_and_what_their_bytes_go_to_are_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    for name in ("scene.s3d", "scene.splat"):
+        write_scene(tiny_scene(), run / name)
+    page = build_page(read_run(run))
+    assert "What the bytes of scene.s3d go to" in page
+    assert "What the bytes of scene.splat go to" not in page
+    assert "log_scales" in page
 
 
 def test_torn_and_repeated_log_lines_are_mended(tmp_path: Path) -> None:

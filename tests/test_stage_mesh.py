@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mesh_shapes import is_closed
+from PIL import Image
 from tiny_capture import write_tiny_capture
 
 from scene3d.cli import main
@@ -50,6 +53,12 @@ def test_a_bare_scene_becomes_a_textured_mesh_in_its_frame(scene_path: Path, cap
     assert mesh.texture is not None
     assert mesh.texture.shape == (256, 256, 3)
     assert "texture of 256 texels" in capsys.readouterr().out
+    with Image.open(scene_path.with_name("mesh_turntable.jpg")) as turntable:
+        tiles = np.asarray(turntable).reshape(4, 320, 6, 320, 3)
+    # The ball is in the middle of every view, and its colours change as it turns.
+    assert (tiles[:, 160, :, 160].std(axis=-1) > 5).all()
+    assert (tiles[:, :8].std(axis=(1, 3)) < 3).all()
+    assert json.loads(scene_path.with_name("mesh_facts.json").read_text())["n_faces"] == mesh.n_faces
 
 
 def test_a_capture_gives_the_views(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,17 @@ def test_normal_of_a_facing_disc_points_at_the_camera() -> None:
     picture = next(frames(wall(4.0), front_camera(), settings))
     # Towards the camera at the origin is -z: red and green in the middle, no blue.
     assert np.allclose(picture[16, 16], [127, 127, 0], atol=2)
+
+
+def test_large_pictures_are_drawn_in_strips_that_fit_together(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(scene.splats(), log_scales=scene.splats().log_scales.clamp(max=-3.5))
+    views, settings = tiny_cameras(2), FrameSettings(backend="reference")
+    whole = list(frames(Scene(small), views, settings))
+    monkeypatch.setattr("scene3d.render.frames.STRIP_PIXELS", 7 * WIDTH)
+    strips = list(frames(Scene(small), views, settings))
+    # 24 rows in strips of 7, one of 3: any row in a wrong place would differ by far more than rounding.
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(whole, strips, strict=True))
+    assert all(picture.max() > 50 for picture in whole)
 
 
 def test_depth_range_is_one_for_the_whole_path() -> None:

@@ -21,6 +21,7 @@ from scene3d.render.rasterize import rasterize
 from scene3d.view import ellipsoids
 from scene3d.view.address import AddressError, announcement, free_port
 from scene3d.view.draw import Stock, draw
+from scene3d.view.local import local_splats
 from scene3d.view.look import MODES, Box, Cut, Eye, Look
 from scene3d.view.pace import MIN_SHARE, Pace
 from scene3d.view.route import Route
@@ -131,6 +132,22 @@ def test_many_ellipsoids_are_drawn_in_parts_as_at_once(monkeypatch: pytest.Monke
     whole = ellipsoids.draw(gaussians, camera, (0.0, 0.0, 0.0))
     monkeypatch.setattr(ellipsoids, "PAIRS_AT_ONCE", 500)
     assert torch.equal(ellipsoids.draw(gaussians, camera, (0.0, 0.0, 0.0)), whole)
+
+
+def test_browsers_get_one_colour_and_shape_for_each_sound_gaussian():
+    ball = one_gaussian(mean=(1, 2, 3), scales=(0.5, 0.25, 0.25), opacity=0.75, rgb=(1, 0.5, 0)).to(dtype=torch.float32)
+    broken = replace(ball, means=ball.means * torch.nan)
+    splats = local_splats(cat([ball, broken]))
+    assert splats.centers.tolist() == [[1, 2, 3]]
+    assert sorted(np.linalg.eigvalsh(splats.covariances[0])) == pytest.approx([0.0625, 0.0625, 0.25], abs=1e-6)
+    assert splats.opacities.tolist() == [[pytest.approx(0.75)]]
+    assert splats.rgbs[0] == pytest.approx([1, 0.5, 0], abs=1e-6)
+
+
+def test_too_many_gaussians_are_not_sent(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("scene3d.view.local.MAX_LOCAL", 10)
+    with pytest.raises(ValueError, match="expected at most 10 Gaussians to draw in the browser, got 30"):
+        local_splats(tiny_scene().splats())
 
 
 def test_slow_pictures_get_coarser_and_fast_ones_finer():

@@ -21,11 +21,12 @@ from scene3d.io.registry import read_scene
 from scene3d.render.first_view import choose
 from scene3d.stages import fit
 from scene3d.view.address import free_port
+from scene3d.view.door import Door
 from scene3d.view.draw import Stock
 from scene3d.view.live import Live
 from scene3d.view.look import Box, Cut, Eye, Look
 from scene3d.view.panel import bounds
-from scene3d.view.server import ServeSettings, Viewer
+from scene3d.view.server import Viewer
 
 pytest.importorskip("viser", reason="viser is not installed")
 
@@ -34,8 +35,8 @@ pytest.importorskip("viser", reason="viser is not installed")
 def viewer(tmp_path: Path) -> Iterator[Viewer]:
     scene = tiny_scene()
     view = choose(scene, None, (0, 0, 1))
-    settings = ServeSettings("127.0.0.1", free_port("127.0.0.1", 8765), view, tmp_path)
-    running = Viewer(Stock((scene, tiny_scene(10)), tiny_capture(scene)), settings)
+    door = Door("127.0.0.1", free_port("127.0.0.1", 8765), "test")
+    running = Viewer(door, Stock((scene, tiny_scene(10)), tiny_capture(scene)), view, tmp_path)
     yield running
     running.stop()
 
@@ -57,7 +58,19 @@ def test_a_newer_state_of_a_fit_is_shown(viewer: Viewer):
     newer = tiny_scene(7)
     viewer.publish(newer, "step 300 of 1000")
     assert viewer.stock.scenes[0] is newer
-    assert viewer.status.content == "7 Gaussians and 10 Gaussians. step 300 of 1000"
+    assert viewer.door.status.content == "7 Gaussians and 10 Gaussians. step 300 of 1000"
+
+
+def test_browsers_draw_where_they_are_asked_to(viewer: Viewer):
+    viewer.panel.is_local.value = True
+    assert viewer._local is not None
+    assert viewer._local[0].splats() is viewer.stock.scenes[0].splats()
+    assert viewer._look() is None
+    viewer.panel.opacity.value = 0.5
+    assert len(viewer._local[0].splats()) < 30
+    viewer.panel.is_local.value = False
+    assert viewer._local is None
+    assert viewer._look() == viewer.panel.look()
 
 
 def test_views_become_a_camera_path(viewer: Viewer):
@@ -75,7 +88,7 @@ def test_a_browser_sees_the_picture(viewer: Viewer):
         tab = browser.new_page(viewport={"width": 640, "height": 400})
         outside: list[str] = []
         tab.on("request", lambda request: outside.append(request.url))
-        tab.goto(f"http://127.0.0.1:{viewer.settings.port}")
+        tab.goto(f"http://127.0.0.1:{viewer.door.port}")
         for _ in range(60):
             tab.wait_for_timeout(250)
             pixels = np.asarray(Image.open(io.BytesIO(tab.screenshot(timeout=60_000))).convert("RGB"))[100:, :240]
@@ -90,7 +103,7 @@ def test_a_browser_sees_the_picture(viewer: Viewer):
 def test_buttons_collect_a_camera_path_and_send_files(viewer: Viewer, tmp_path: Path):
     with chromium() as browser:
         tab = browser.new_page(viewport={"width": 640, "height": 700})
-        tab.goto(f"http://127.0.0.1:{viewer.settings.port}")
+        tab.goto(f"http://127.0.0.1:{viewer.door.port}")
         tab.get_by_text("Camera path").click(timeout=60_000)
         tab.get_by_role("button", name="Add this view").click()
         for _ in range(40):
@@ -98,7 +111,7 @@ def test_buttons_collect_a_camera_path_and_send_files(viewer: Viewer, tmp_path: 
             if viewer.route_panel.route.keys:
                 break
         center = Cameras(viewer.route_panel.route.keys[0].viewmat[None], torch.eye(3)[None], torch.ones(1, 2)).centers()
-        assert torch.allclose(center[0].double(), viewer.settings.view.position, atol=1e-3)
+        assert torch.allclose(center[0].double(), viewer.view.position, atol=1e-3)
         with tab.expect_download(timeout=60_000) as path_file:
             tab.get_by_role("button", name="Save camera_path.json").click()
         assert len(read_cameras(Path(path_file.value.path()))) == 240

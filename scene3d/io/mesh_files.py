@@ -26,6 +26,20 @@ from scene3d.io.zip_files import check_plain_name
 
 READABLE = (".ply", ".obj", ".glb", ".gltf", ".stl", ".off")
 
+# Formats that read_mesh takes.
+MESH_SUFFIXES = (".glb", ".gltf", ".ply", ".obj", ".stl", ".off")
+# A PLY tells its elements in its first bytes.
+PLY_HEAD_BYTES = 65536
+
+
+def has_triangles(path: Path) -> bool:
+    """Whether a file of one of MESH_SUFFIXES may hold a mesh, judged by what is quickly seen."""
+    if path.suffix.lower() != ".ply":
+        return True
+    with path.open("rb") as file:
+        head = file.read(PLY_HEAD_BYTES).partition(b"end_header")[0]
+    return b"element face" in head
+
 
 def read_mesh(path: Path) -> Mesh:
     """Read the triangles of a mesh file, with vertex colours or texture where there are some.

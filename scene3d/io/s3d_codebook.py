@@ -8,6 +8,7 @@ from a field instead, `field` holds it (ops/hash_field.py).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ def decode_codebook(container: Container, path: Path) -> Gaussians:
     n = container.n_items
     depth = _whole(container, path, "depth", 1, MAX_DEPTH)
     opacity_bits = _whole(container, path, "opacity_bits", 1, 16)
-    degree = _whole(container, path, "sh_degree", 0, len(SH_COUNTS) - 1)
+    degree = _degree(container, path)
     box = _read_box(container, path)
     try:
         cells = decode_cells(_chunk(container, path, "octree"), _chunk(container, path, "below"), n, depth)
@@ -189,14 +190,33 @@ def _read_colors(container: Container, path: Path, means: Tensor, n_coefficients
     return torch.cat(parts, dim=1).view(len(means), n_coefficients, 3)
 
 
+def read_indices(container: Container, path: Path) -> dict[str, list[Tensor]]:
+    """Which code each Gaussian has, stage by stage, of every coded tensor. [N] int64 each
+
+    Raises:
+        FormatError: a size or number is not what this codec writes.
+    """
+    table: Any = container.meta.get("codes")
+    widths = {**SHAPE_WIDTHS, "sh0": 3, "shN": 3 * (SH_COUNTS[_degree(container, path)] - 1)}
+    names = [name for name in widths if isinstance(table, dict) and name in table]
+    return {name: [index for _, index in _stages(container, path, name, widths[name])] for name in names}
+
+
 def _read_column(container: Container, path: Path, name: str, width: int) -> Tensor:  # [N, width]
+    total = torch.zeros(container.n_items, width)
+    for codes, index in _stages(container, path, name, width):
+        total += codes[index]
+    return total
+
+
+def _stages(container: Container, path: Path, name: str, width: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Codes [K, width] and indices [N] of every stage."""
     table: Any = container.meta.get("codes")
     sizes: Any = table.get(name) if isinstance(table, dict) else None
     is_sound = isinstance(sizes, list) and 1 <= len(sizes) <= MAX_STAGES
     if not is_sound or not all(type(k) is int and 0 <= k <= MAX_CODES for k in sizes):
         problem = f"codes of {name}: expected 1 to {MAX_STAGES} sizes up to {MAX_CODES}, got {str(sizes)[:60]}"
         raise FormatError(path, problem, remedy=DAMAGED)
-    total = torch.zeros(container.n_items, width)
     for stage, n_codes in enumerate(sizes):
         codes = unpack_float16(_chunk(container, path, f"{name}.{stage}.codes"), n_codes * width).view(n_codes, width)
         index = decode_symbols(
@@ -205,8 +225,11 @@ def _read_column(container: Container, path: Path, name: str, width: int) -> Ten
         if len(index) and int(index.max()) >= n_codes:
             problem = f"{name}: expected indices below {n_codes}, got {int(index.max())}"
             raise FormatError(path, problem, remedy=DAMAGED)
-        total += codes[torch.from_numpy(index).long()]
-    return total
+        yield codes, torch.from_numpy(index).long()
+
+
+def _degree(container: Container, path: Path) -> int:
+    return _whole(container, path, "sh_degree", 0, len(SH_COUNTS) - 1)
 
 
 def _index_bits(n_codes: int) -> int:

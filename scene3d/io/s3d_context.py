@@ -196,6 +196,19 @@ def decode_context(container: Container, path: Path) -> Gaussians:
     Raises:
         FormatError: its header or chunks are not what this codec writes.
     """
+    return to_gaussians(*_decoded(container, path))
+
+
+def read_classes(container: Container, path: Path) -> np.ndarray:
+    """Classes of shape and of colour, 0 to 15, one class more for steps half as large. [N, 2] int32
+
+    Raises:
+        FormatError: its header or chunks are not what this codec writes.
+    """
+    return _decoded(container, path)[0].classes // FIXED_ONE
+
+
+def _decoded(container: Container, path: Path) -> tuple[Fixed, Frame]:
     _require_native()
     try:
         frame = _frame_from_meta(container.meta)
@@ -210,7 +223,7 @@ def decode_context(container: Container, path: Path) -> Gaussians:
         _code(Streams(container.chunks, rules, False), fixed, hood, corners, frame, tables)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise FormatError(path, f"is not what the codec {CODEC!r} writes: {error}", remedy=DAMAGED) from error
-    return to_gaussians(fixed, frame)
+    return fixed, frame
 
 
 def _code(streams: Streams, fixed: Fixed, hood: Hood, corners: np.ndarray, frame: Frame, tables: StepTables) -> None:

@@ -141,6 +141,19 @@ def decode_grid(container: Container, path: Path) -> Gaussians:
     Raises:
         FormatError: a size or number is not what this codec writes.
     """
+    rows = {name: levels.restored() for name, levels in read_levels(container, path)[0].items()}
+    gaussians = from_grid_rows(rows, bool(container.meta.get("log_means")))
+    if not bool(gaussians.is_finite().all()):
+        raise FormatError(path, "holds numbers that are not finite", remedy=DAMAGED)
+    return gaussians
+
+
+def read_levels(container: Container, path: Path) -> tuple[dict[str, Levels], int]:
+    """Every attribute as it is stored, and the cells per row.
+
+    Raises:
+        FormatError: a size or number is not what this codec writes.
+    """
     meta = container.meta
     width, images, attributes = meta.get("width"), meta.get("images"), meta.get("attributes")
     if not isinstance(width, int) or not 1 <= width <= MAX_SIDE:
@@ -154,11 +167,7 @@ def decode_grid(container: Container, path: Path) -> Gaussians:
         if channels["shN"] not in [3 * (count - 1) for count in SH_COUNTS[1:]]:
             raise FormatError(path, f"shN: expected 9, 24 or 45 channels, got {channels['shN']}", remedy=DAMAGED)
     reader = _Reader(container, path, width, images)
-    rows = {name: reader.attribute(name, attributes.get(name), count).restored() for name, count in channels.items()}
-    gaussians = from_grid_rows(rows, bool(meta.get("log_means")))
-    if not bool(gaussians.is_finite().all()):
-        raise FormatError(path, "holds numbers that are not finite", remedy=DAMAGED)
-    return gaussians
+    return {name: reader.attribute(name, attributes.get(name), count) for name, count in channels.items()}, width
 
 
 class _Reader:

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from scene3d import __version__
-from scene3d.report import sections
+from scene3d.report import products, sections
 from scene3d.report.embed import embed_pictures, embed_videos
 from scene3d.report.run_folder import RunFolder
 
@@ -30,7 +30,9 @@ def build_page(run: RunFolder, max_bytes: int = PAGE_BYTES) -> str:
         FormatError: a picture of the run is damaged.
     """
     videos = embed_videos(run, min(VIDEO_BYTES, max_bytes // 2))
-    room = max_bytes - TEXT_BYTES - sum(len(video.uri) for video in videos)
+    previews = {product.name: products.preview_uri(product) for product in run.meshes}
+    embedded = sum(len(video.uri) for video in videos) + sum(map(len, previews.values()))
+    room = max_bytes - TEXT_BYTES - embedded
     pictures = embed_pictures(run, max(room, 0))
     parts = [
         sections.header(run),
@@ -39,6 +41,8 @@ def build_page(run: RunFolder, max_bytes: int = PAGE_BYTES) -> str:
         sections.extremes(run, pictures),
         sections.curves(run),
         sections.videos(videos),
+        products.meshes(run, previews),
+        products.files(run),
         sections.table(run),
         sections.facts(run),
     ]

@@ -60,6 +60,18 @@
     show(view);
   }
 
+  // All views of a mesh are one picture; turning it moves another of its squares into the frame.
+  for (const turn of document.querySelectorAll(".turn")) {
+    const columns = Number(turn.dataset.columns);
+    const views = Number(turn.dataset.views);
+    const rows = Math.ceil(views / columns);
+    const share = (place, count) => (count > 1 ? (100 * place) / (count - 1) : 0);
+    turn.firstElementChild.addEventListener("input", (event) => {
+      const i = Number(event.target.value) % views;
+      turn.style.backgroundPosition = `${share(i % columns, columns)}% ${share(Math.floor(i / columns), rows)}%`;
+    });
+  }
+
   for (const button of document.querySelectorAll("thead button")) {
     button.addEventListener("click", () => {
       const head = button.closest("th");

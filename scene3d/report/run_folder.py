@@ -10,7 +10,13 @@ from typing import Any
 
 from scene3d.core.errors import CaptureError, FormatError
 from scene3d.io.registry import scene_file
+from scene3d.io.s3d_container import read_container
+from scene3d.report.file_parts import file_parts
 
+# Beside a mesh NAME.glb: NAME + these.
+MESH_FACTS, MESH_PREVIEW = "_facts.json", "_turntable.jpg"
+# Formats in which the folder of a run may hold the scene once more.
+SMALL_SUFFIXES = (".s3d", ".sog", ".spz", ".compressed.ply", ".splat")
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
 
 
@@ -34,6 +40,38 @@ class LogPoint:
 
 
 @dataclass(frozen=True)
+class MeshProduct:
+    """A mesh that was made of the scene.
+
+    Attributes:
+        name: File name.
+        facts: What scene3d mesh wrote down of it.
+        preview: Its turntable, None where there is none.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    preview: Path | None
+
+
+@dataclass(frozen=True)
+class SceneFile:
+    """The scene in another format.
+
+    Attributes:
+        name: File name.
+        size_bytes: Of the file.
+        n_items: Gaussians in it where its head tells, else 0.
+        parts: What the bytes go to; empty where that is not known.
+    """
+
+    name: str
+    size_bytes: int
+    n_items: int
+    parts: dict[str, int]
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """What a run left behind.
 
@@ -45,6 +83,8 @@ class RunFolder:
         scene_bytes: Size of the scene file, None where it is missing.
         videos: Rendered videos.
         has_page: Whether page.html, the scene in 3D, lies beside the report.
+        meshes: Made of the scene.
+        files: The scene in other formats.
     """
 
     path: Path
@@ -54,6 +94,8 @@ class RunFolder:
     scene_bytes: int | None = None
     videos: tuple[Path, ...] = ()
     has_page: bool = False
+    meshes: tuple[MeshProduct, ...] = ()
+    files: tuple[SceneFile, ...] = ()
 
     @property
     def labels(self) -> tuple[str, str]:
@@ -109,7 +151,23 @@ def read_run(folder: Path) -> RunFolder:
         scene_bytes=scene.stat().st_size if scene.is_file() else metrics.get("scene_bytes"),
         videos=tuple(videos),
         has_page=(folder / "page.html").is_file(),
+        meshes=tuple(_mesh_product(path) for path in sorted(folder.glob(f"*{MESH_FACTS}"))),
+        files=tuple(
+            _scene_file(path) for path in sorted(folder.iterdir()) if path.name.lower().endswith(SMALL_SUFFIXES)
+        ),
     )
+
+
+def _mesh_product(facts_file: Path) -> MeshProduct:
+    facts = _read_object(facts_file)
+    preview = facts_file.with_name(facts_file.name.removesuffix(MESH_FACTS) + MESH_PREVIEW)
+    name = str(facts.get("file") or facts_file.name.removesuffix(MESH_FACTS))
+    return MeshProduct(name, facts, preview if preview.is_file() else None)
+
+
+def _scene_file(path: Path) -> SceneFile:
+    n_items = read_container(path).n_items if path.suffix.lower() == ".s3d" else 0
+    return SceneFile(path.name, path.stat().st_size, n_items, file_parts(path))
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

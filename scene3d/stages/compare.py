@@ -1,4 +1,7 @@
-"""Say how two scenes differ: sizes, and pictures from the same places. The first is taken as the truth."""
+"""Say how two scenes differ: sizes, and pictures from the same places. The first is taken as the truth.
+
+Of two meshes: how far their surfaces are from each other.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,14 @@ import tyro
 from PIL import Image
 
 from scene3d.core.cameras import Cameras
+from scene3d.core.errors import FormatError
 from scene3d.core.scene import Scene
 from scene3d.io.atomic import atomic_write, write_json, write_text
 from scene3d.io.camera_path import find_cameras, read_cameras
 from scene3d.io.capture_files import CaptureOptions, read_capture
+from scene3d.io.mesh_files import MESH_SUFFIXES, has_triangles, read_mesh
 from scene3d.io.registry import read_scene, scene_size
+from scene3d.meshing.compare import CompareSettings, compare_meshes
 from scene3d.render.itinerary import Wish, plan
 from scene3d.render.scene_points import scene_points
 from scene3d.report.comparison import Comparison, KeepPictures, compare, comparison_text
@@ -31,6 +37,8 @@ RING_VIEWS = 6
 SIDE = 512
 THIN = 8
 QUALITY = 92
+# Distances that count as near, of the diagonal of the first mesh.
+MESH_THRESHOLDS = (0.001, 0.002, 0.005)
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,9 @@ class Config:
     """What to compare, and from where."""
 
     first: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="A")]
-    """Scene file, taken as the truth."""
+    """Scene file or mesh, taken as the truth."""
     second: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="B")]
-    """Scene file."""
+    """Scene file, or mesh where A is one."""
     capture: Path | None = None
     """Folder with photos and poses: looks from its test views (from all where it has none)."""
     cameras: Path | None = None
@@ -58,6 +66,9 @@ class Config:
 
 def run(config: Config) -> None:
     """Compare and print."""
+    if _are_meshes(config):
+        _compare_meshes(config)
+        return
     paths = config.first, config.second
     scenes = read_scene(config.first), read_scene(config.second)
     sizes = [scene_size(path) for path in paths]
@@ -74,6 +85,39 @@ def run(config: Config) -> None:
     print(comparison_text(result))
     if config.out is not None:
         print(f"report        {config.out / 'report.html'}")
+
+
+def _are_meshes(config: Config) -> bool:
+    """Whether both files hold triangles and no scene."""
+    paths = config.first, config.second
+    if not all(path.suffix.lower() in MESH_SUFFIXES and path.is_file() and has_triangles(path) for path in paths):
+        return False
+    try:
+        read_scene(config.first)
+    except FormatError:
+        return True
+    return False
+
+
+def _compare_meshes(config: Config) -> None:
+    """Distances between surfaces, nothing aligned; with --capture only of what its views see."""
+    truth, mesh = read_mesh(config.first), read_mesh(config.second)
+    diagonal = float((truth.vertices.amax(dim=0) - truth.vertices.amin(dim=0)).norm())
+    thresholds = tuple(share * diagonal for share in MESH_THRESHOLDS)
+    cameras = None if config.capture is None else _views_of_capture(config.capture, config.max_size)
+    found = compare_meshes(mesh, truth, CompareSettings(thresholds), cameras)
+    sizes = [path.stat().st_size for path in (config.first, config.second)]
+    if config.json:
+        facts = {**asdict(found), "chamfer": found.chamfer, "f_scores": found.f_scores}
+        print(json.dumps({"files": [str(config.first), str(config.second)], "size_bytes": sizes, **facts}, indent=2))
+        return
+    for letter, path, size, one in zip("AB", (config.first, config.second), sizes, (truth, mesh), strict=True):
+        print(f"{letter}             {path}: {one.n_faces:,} triangles, {size_text(size)}")
+    print(f"B to A        {found.accuracy:.4g} scene units in the mean, {found.max_error:.4g} at most")
+    print(f"A to B        {found.completeness:.4g} in the mean (Chamfer distance {found.chamfer:.4g})")
+    for share, score in zip(MESH_THRESHOLDS, found.f_scores, strict=True):
+        print(f"F             {score:.3f} within {share:.1%} of the diagonal, {share * diagonal:.4g}")
+    print(f"normals       {found.normal_consistency:.3f} (mean cosine)")
 
 
 def _keeper(out: Path | None) -> KeepPictures:
@@ -117,8 +161,7 @@ def _write_report(config: Config, result: Comparison, sizes: list[int], n_gaussi
 
 def _views(config: Config, scene: Scene) -> Cameras:
     if config.capture is not None:
-        capture = read_capture(config.capture, CaptureOptions(max_size=config.max_size))
-        return capture.cameras.select(capture.test or tuple(range(len(capture)))).to(dtype=torch.float32)
+        return _views_of_capture(config.capture, config.max_size)
     file = config.cameras or find_cameras(config.first)
     if file is not None:
         cameras = read_cameras(file)
@@ -128,3 +171,8 @@ def _views(config: Config, scene: Scene) -> Cameras:
     rings = [plan(wish, points, None, scene.info.up).cameras for wish in wishes]
     viewmats, Ks, sizes = (torch.cat([getattr(ring, name) for ring in rings]) for name in ("viewmats", "Ks", "sizes"))
     return Cameras(viewmats, Ks, sizes)
+
+
+def _views_of_capture(folder: Path, max_size: int | None) -> Cameras:
+    capture = read_capture(folder, CaptureOptions(max_size=max_size))
+    return capture.cameras.select(capture.test or tuple(range(len(capture)))).to(dtype=torch.float32)

@@ -1,20 +1,22 @@
-"""Say what is in a scene file or in a capture."""
+"""Say what is in a scene file, in a mesh or in a capture."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from scene3d.core.errors import CaptureError
+from scene3d.core.errors import CaptureError, FormatError
 from scene3d.io.capture_files import CaptureOptions, has_poses, read_capture
+from scene3d.io.mesh_files import MESH_SUFFIXES, has_triangles, read_mesh
 from scene3d.io.registry import is_scene_file, read_scene, scene_file, scene_size
 from scene3d.report.facts import capture_facts, capture_text, scene_facts, scene_text
 from scene3d.report.field_facts import field_facts, field_text
 from scene3d.report.file_parts import file_parts, parts_text
+from scene3d.report.mesh_facts import mesh_facts, mesh_text
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Config:
     """What to look at."""
 
     path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SCENE_OR_CAPTURE")]
-    """A scene file, a folder with photos and poses, or the folder of a run."""
+    """A scene file, a mesh, a folder with photos and poses, or the folder of a run."""
     json: bool = False
     """Print JSON instead of text."""
     data_factor: int | None = None
@@ -41,17 +43,29 @@ def run(config: Config) -> None:
         of_capture = capture_facts(read_capture(path, options))
         kind, data, text = "capture", of_capture.as_json(), capture_text(of_capture)
     else:
-        kind, scene, size = "scene", read_scene(path), scene_size(path)
-        if "splats" in scene.capabilities:
-            of_scene = scene_facts(scene, size)
-            data, text = of_scene.as_json(), scene_text(of_scene)
-        else:
-            of_field = field_facts(scene, size)
-            data, text = of_field.as_json(), field_text(of_field)
-        parts = file_parts(path)
-        data |= {"bytes_in_file": parts} if parts else {}
-        text += parts_text(parts) if parts else ""
+        kind, data, text = _file_facts(path)
     print(json.dumps({"kind": kind, "path": str(path), **data}, indent=2) if config.json else f"{path}\n{text}")
+
+
+def _file_facts(path: Path) -> tuple[str, dict[str, Any], str]:
+    """Kind, data and text of a scene or of a mesh."""
+    try:
+        scene = read_scene(path)
+    except FormatError:
+        # Some suffixes are those of scenes and of meshes.
+        if path.suffix.lower() not in MESH_SUFFIXES or not has_triangles(path):
+            raise
+        of_mesh = mesh_facts(read_mesh(path), path.stat().st_size)
+        return "mesh", of_mesh.as_json(), mesh_text(of_mesh)
+    size, parts = scene_size(path), file_parts(path)
+    if "splats" in scene.capabilities:
+        of_scene = scene_facts(scene, size)
+        data, text = of_scene.as_json(), scene_text(of_scene)
+    else:
+        of_field = field_facts(scene, size)
+        data, text = of_field.as_json(), field_text(of_field)
+    data |= {"bytes_in_file": parts} if parts else {}
+    return "scene", data, text + (parts_text(parts) if parts else "")
 
 
 def _scene_of_run(path: Path) -> Path:

@@ -10,24 +10,31 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
+from PIL import Image
 
 from scene3d.core.capture import Capture
 from scene3d.core.errors import OutputError
+from scene3d.core.mesh import Mesh
+from scene3d.io.atomic import atomic_write, write_json
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.mesh_files import check_mesh_suffix, write_mesh
 from scene3d.io.registry import read_scene
 from scene3d.meshing.consistency import ConsistencySettings
 from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views, dome_cameras
 from scene3d.meshing.finish import FinishSettings
+from scene3d.meshing.preview import COLUMNS, N_VIEWS, turntable
 from scene3d.meshing.scene_mesh import MeshSettings, Method, mesh_scene
 from scene3d.ops.threads import set_threads, single_threaded_torch
 from scene3d.render.scene_points import scene_points
 from scene3d.render.surround import from_cameras, from_points
+from scene3d.report.mesh_facts import mesh_facts
+from scene3d.report.run_folder import MESH_FACTS, MESH_PREVIEW
 
 logger = logging.getLogger(__name__)
 
 # Default of --far over the distance of the cameras from the middle of the scene.
 FAR_SHARE = 1.6
+TURNTABLE_QUALITY = 82
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ class Config:
     """Longer side of the views at most, pixels."""
     max_memory_gb: float = 2.0
     """For voxels; more is refused before it is taken."""
+    turntable: bool = True
+    """Leave pictures from all around and the facts of the mesh beside it: scene3d report shows them."""
     up: tuple[float, float, float] | None = None
     """World direction that is up. Default: from the photos or the scene, else -y."""
     backend: str = "auto"
@@ -107,11 +116,21 @@ def run(config: Config) -> None:
     with single_threaded_torch():
         mesh = mesh_scene(scene, cameras, _settings(config, out, far), photos)
     write_mesh(mesh, out, tuple(surround.up.tolist()))
+    if config.turntable:
+        _write_turntable(mesh, out, tuple(surround.up.tolist()))
     colors = "colours at vertices" if mesh.texture is None else f"texture of {mesh.texture.shape[0]} texels"
     print(
         f"{mesh.n_faces:,} triangles, {len(mesh.vertices):,} vertices, {colors}, "
         f"{out.stat().st_size / 1e6:.1f} MB -> {out}"
     )
+
+
+def _write_turntable(mesh: Mesh, out: Path, up: tuple[float, float, float]) -> None:
+    facts = mesh_facts(mesh, out.stat().st_size).as_json()
+    layout = {"preview_columns": COLUMNS, "preview_views": N_VIEWS}
+    with atomic_write(out.with_name(out.stem + MESH_PREVIEW)) as temporary:
+        Image.fromarray(turntable(mesh, up).numpy()).save(temporary, quality=TURNTABLE_QUALITY)
+    write_json(out.with_name(out.stem + MESH_FACTS), {"file": out.name, **facts, **layout})
 
 
 def _settings(config: Config, out: Path, far: float) -> MeshSettings:

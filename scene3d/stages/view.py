@@ -12,14 +12,10 @@ from typing import Annotated
 
 import tyro
 
+from scene3d.core.errors import Scene3dError
 from scene3d.core.interrupt import stop_requests
-from scene3d.io.camera_path import views_of
-from scene3d.io.capture_files import CaptureOptions, read_capture
-from scene3d.io.registry import read_scene
-from scene3d.render.first_view import choose
 from scene3d.view.address import announcement, free_port
-from scene3d.view.draw import Stock
-from scene3d.view.server import ServeSettings, Viewer
+from scene3d.view.door import Door
 
 
 @dataclass(frozen=True)
@@ -48,17 +44,42 @@ class Config:
 
 def run(config: Config) -> None:
     """Serve until stopped; print the address."""
-    files = (config.scene,) if config.compare is None else (config.scene, config.compare)
-    scenes = tuple(read_scene(file) for file in files)
-    options = CaptureOptions(data_factor=config.data_factor, max_size=config.max_size)
-    capture = None if config.capture is None else read_capture(config.capture, options)
-    view = choose(scenes[0], views_of(config.scene, capture), config.up)
     port = free_port(config.host, config.port)
-    settings = ServeSettings(config.host, port, view, config.scene.resolve().parent, config.scene.name)
     # Whoever reads the address may ask for the end at once.
     with stop_requests() as asked:
-        viewer = Viewer(Stock(scenes, capture, config.backend), settings)
+        door = Door(config.host, port, config.scene.name)
         print("\n".join(announcement(config.host, port, config.port)), flush=True)
+        try:
+            _show(config, door)
+        except (Scene3dError, ValueError, OSError) as error:
+            door.fail(str(error))
+            raise
         while not asked():
             time.sleep(0.2)
-    viewer.stop()
+    door.stop()
+
+
+def _show(config: Config, door: Door) -> None:
+    """Read the scenes and put them behind the door."""
+    # Imported here, for this is most of the time until the first picture: the browser loads its page meanwhile.
+    from scene3d.io.camera_path import views_of
+    from scene3d.io.registry import read_scene
+    from scene3d.io.s3d_marks import read_marks, read_planes
+    from scene3d.render.first_view import choose
+    from scene3d.view.draw import Stock
+    from scene3d.view.server import Viewer
+
+    files = (config.scene,) if config.compare is None else (config.scene, config.compare)
+    scenes = tuple(read_scene(file) for file in files)
+    capture = None
+    if config.capture is not None:
+        from scene3d.io.capture_files import CaptureOptions, read_capture
+
+        options = CaptureOptions(data_factor=config.data_factor, max_size=config.max_size)
+        capture = read_capture(config.capture, options)
+    view = choose(scenes[0], views_of(config.scene, capture), config.up)
+    stock = Stock(scenes, capture, config.backend, tuple(read_marks(file) for file in files))
+    viewer = Viewer(door, stock, view, config.scene.resolve().parent)
+    planes = {name: plane for file in files for name, plane in read_planes(file).items()}
+    if planes:
+        viewer.show_planes(planes)

@@ -35,12 +35,12 @@ class Client:
     Args:
         handle: The browser as viser knows it.
         stock: The scenes; shared.
-        look: Tells what to show now.
+        look: Tells what to show now; None where the browser draws itself.
         turn: Held while drawing: native code takes all cores, so that two pictures at once gain nothing.
     """
 
     def __init__(
-        self, handle: viser.ClientHandle, stock: Stock, look: Callable[[], Look], turn: threading.Lock
+        self, handle: viser.ClientHandle, stock: Stock, look: Callable[[], Look | None], turn: threading.Lock
     ) -> None:
         self.handle, self.stock, self.look, self.turn = handle, stock, look, turn
         self.pace = Pace()
@@ -73,6 +73,8 @@ class Client:
             if self._is_gone:
                 return
             self._changed.clear()
+            if self.look() is None:
+                continue
             width, height = self._window()
             coarse = self.pace.size(width, height)
             self.pace.took(self._send(*coarse, MOVING_QUALITY))
@@ -86,12 +88,15 @@ class Client:
 
     def _send(self, width: int, height: int, quality: int) -> float:
         """Draw and send one picture; how long it took, seconds."""
+        look = self.look()
+        if look is None:
+            return self.pace.seconds
         try:
             with self.turn:
                 began = time.perf_counter()
-                picture = draw(self.stock, self.eye(), self.look(), width, height)
+                picture = draw(self.stock, self.eye(), look, width, height)
                 seconds = time.perf_counter() - began
-            if self._is_gone:
+            if self._is_gone or self.look() is None:
                 return seconds
             self.handle.scene.set_background_image(picture, format="jpeg", jpeg_quality=quality)
         except (Scene3dError, ValueError, OSError) as error:

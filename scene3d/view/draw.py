@@ -12,11 +12,13 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture, Photo
 from scene3d.core.scene import Scene
+from scene3d.io.s3d_marks import Marks
 from scene3d.ops.colormap import HEAT, colorize
-from scene3d.render.frames import FrameSettings, picture, raster_settings, spread, to_bytes
+from scene3d.render.frames import FrameSettings, Mode, picture, raster_settings, spread, to_bytes
 from scene3d.render.scene_view import render_scene
 from scene3d.view import ellipsoids
 from scene3d.view.look import Cut, Eye, Look
+from scene3d.view.marks import painted
 
 DEPTH_PERCENTILES = (2.0, 98.0)
 # Pixels from which the depths of a picture are spread: a sample is as good as all.
@@ -34,30 +36,43 @@ class Stock:
         scenes: One, or two to compare.
         capture: Its photos, for the error.
         backend: Of the rasterizer.
+        marks: For each scene, what compression made of its Gaussians, by name.
     """
 
-    def __init__(self, scenes: tuple[Scene, ...], capture: Capture | None = None, backend: str = "auto") -> None:
+    def __init__(
+        self,
+        scenes: tuple[Scene, ...],
+        capture: Capture | None = None,
+        backend: str = "auto",
+        marks: tuple[dict[str, Marks], ...] = (),
+    ) -> None:
         if not 1 <= len(scenes) <= 2:
             raise ValueError(f"scenes: expected one or two, got {len(scenes)}")
         self.scenes = list(scenes)
         self.capture = capture
         self.backend = backend
-        self._cuts: dict[int, tuple[Scene, Cut, Scene]] = {}
+        self.marks = marks or ({},) * len(scenes)
+        self._cuts: dict[int, tuple[Scene, Cut, str, Scene]] = {}
         self._photo: tuple[int, Photo] | None = None
 
     def replace(self, i: int, scene: Scene) -> None:
         """Show another scene in place of scene i."""
         self.scenes[i] = scene
 
-    def shown(self, i: int, cut: Cut) -> Scene:
-        """Scene i without what the cut leaves out; remembered until scene or cut change. Fields are shown whole."""
+    def shown(self, i: int, cut: Cut, mark: str = "") -> Scene:
+        """Scene i without what the cut leaves out, in the colours of the mark where it has that.
+
+        Remembered until scene, cut or mark change. Fields are shown whole.
+        """
         scene = self.scenes[i]
         known = self._cuts.get(i)
-        if known is None or known[0] is not scene or known[1] != cut:
-            kept = scene if scene.kind != "gaussians" else replace(scene, payload=cut.apply(scene.splats()))
-            known = (scene, cut, kept)
+        if known is None or known[0] is not scene or known[1:3] != (cut, mark):
+            kept = painted(scene, self.marks[i][mark]) if mark in self.marks[i] else scene
+            if kept.kind == "gaussians":
+                kept = replace(kept, payload=cut.apply(kept.splats()))
+            known = (scene, cut, mark, kept)
             self._cuts[i] = known
-        return known[2]
+        return known[3]
 
     def photo(self, i: int) -> Photo:
         """Photo i of the capture."""
@@ -97,10 +112,10 @@ def draw(stock: Stock, eye: Eye, look: Look, width: int, height: int) -> np.ndar
 
 
 def _side(stock: Stock, i: int, camera: Cameras, look: Look) -> Tensor:  # [H, W, 3] uint8
-    scene = stock.shown(i, look.cut)
+    scene = stock.shown(i, look.cut, look.mark if look.mode == "codes" else "")
     if look.mode == "ellipsoids":
         return to_bytes(ellipsoids.draw(scene.splats(), camera, look.background))
-    mode = "rgb" if look.mode == "error" else look.mode
+    mode: Mode = "rgb" if look.mode == "error" or look.mode == "codes" else look.mode
     settings = replace(FRAME, mode=mode, background=look.background, sh_degree=look.sh_degree)
     render = render_scene(scene, camera, raster_settings(scene, settings), stock.backend)
     depths = (0.0, 1.0)

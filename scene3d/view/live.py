@@ -12,8 +12,9 @@ from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
 from scene3d.render.first_view import choose
 from scene3d.view.address import announcement, free_port
+from scene3d.view.door import Door
 from scene3d.view.draw import Stock
-from scene3d.view.server import ServeSettings, Viewer
+from scene3d.view.server import Viewer
 
 # Seconds between copies: often enough to see it grow, seldom enough not to slow the fit.
 EVERY_SECONDS = 1.0
@@ -55,7 +56,7 @@ def start_live(scene: Scene, capture: Capture, port: int) -> tuple[Live, list[st
         AddressError: no port is free.
     """
     chosen = free_port(HOST, port)
-    viewer = Viewer(Stock((scene,), capture), ServeSettings(HOST, chosen, choose(scene, capture.cameras), title="fit"))
+    viewer = Viewer(Door(HOST, chosen, "fit"), Stock((scene,), capture), choose(scene, capture.cameras))
     # The viewer stays while the rest of the command runs.
     atexit.register(viewer.stop)
     return Live(viewer, scene), announcement(HOST, chosen, port)

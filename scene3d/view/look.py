@@ -12,7 +12,7 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
 
-Mode = Literal["rgb", "depth", "normals", "alpha", "ellipsoids", "error"]
+Mode = Literal["rgb", "depth", "normals", "alpha", "ellipsoids", "codes", "error"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 Side = Literal["A", "B", "split", "difference"]
 SIDES: tuple[Side, ...] = get_args(Side)
@@ -62,13 +62,15 @@ class Look:
     """What to show.
 
     Attributes:
-        mode: rgb, depth, normals, alpha, ellipsoids (one standard deviation, opaque) or error against a photo.
+        mode: rgb, depth, normals, alpha, ellipsoids (one standard deviation, opaque), codes (what compression made of
+            each Gaussian) or error against a photo.
         side: Of two scenes: the first, the second, first left and second right, or how much they differ.
         split: Where the second begins, share of the width.
         cut: Which Gaussians.
         sh_degree: Highest degree of spherical harmonics; None takes all.
         background: sRGB behind the scene.
         photo: Index of the photo for the error, which is seen from where it was taken.
+        mark: Which of the marks colours the codes; a scene without it is shown in its own colours.
     """
 
     mode: Mode = "rgb"
@@ -78,6 +80,7 @@ class Look:
     sh_degree: int | None = None
     background: Vector = (0.0, 0.0, 0.0)
     photo: int | None = None
+    mark: str = ""
 
 
 @dataclass(frozen=True)

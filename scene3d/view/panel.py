@@ -33,14 +33,24 @@ class LookPanel:
         has_splats = len(splats) == len(stock.scenes)
         missing = {"error"} if stock.capture is None else set()
         missing |= set() if has_splats else {"ellipsoids"}
+        self.marks = {name: marks.note for of_scene in stock.marks for name, marks in of_scene.items()}
+        missing |= set() if self.marks else {"codes"}
         degree = max((gaussians.sh_degree for gaussians in splats), default=0)
         modes = [mode for mode in MODES if mode not in missing]
         self.mode = gui.add_dropdown("Show", modes, hint="error: against the photo chosen, from where it was taken")
+        self.mark = gui.add_dropdown("Codes", list(self.marks) or [""], visible=False)
+        self.mark_note = gui.add_markdown("", visible=False)
         self.side = gui.add_dropdown("Scene", SIDES, visible=len(stock.scenes) > 1)
         self.split = gui.add_slider("Split", 0.0, 1.0, 0.01, 0.5, visible=False)
         self.opacity = gui.add_slider("Min. opacity", 0.0, 1.0, 0.005, 0.0, visible=has_splats)
         self.degree = gui.add_slider("SH degree", 0, max(degree, 1), 1, degree, visible=degree > 0)
         self.background = gui.add_dropdown("Background", tuple(BACKGROUNDS))
+        self.is_local = gui.add_checkbox(
+            "Draw in the browser",
+            initial_value=False,
+            visible=has_splats,
+            hint="For slow networks: the browser needs a GPU, and shows colours that do not change with the view",
+        )
         n_photos = 0 if stock.capture is None else len(stock.capture)
         self.photo: Any = gui.add_slider("Photo", 0, max(n_photos - 1, 1), 1, 0, visible=False)
         with gui.add_folder("Crop", expand_by_default=False, visible=has_splats):
@@ -50,12 +60,13 @@ class LookPanel:
                 for axis, (low, high) in zip("xyz", bounds(stock.scenes[0]), strict=True)
             ]
         controls: list[Any] = [self.mode, self.side, self.split, self.opacity, self.degree, self.background, self.photo]
+        controls.append(self.mark)
 
         def moved(_: Any) -> None:
             self._show_what_applies()
             changed()
 
-        for control in [*controls, self.is_cropped, *self.axes]:
+        for control in [*controls, self.is_local, self.is_cropped, *self.axes]:
             control.on_update(moved)
 
     def look(self) -> Look:
@@ -72,6 +83,7 @@ class LookPanel:
             sh_degree=int(self.degree.value),
             background=BACKGROUNDS[self.background.value],
             photo=int(self.photo.value),
+            mark=self.mark.value,
         )
 
     def choose_photo(self, i: int) -> None:
@@ -81,6 +93,8 @@ class LookPanel:
     def _show_what_applies(self) -> None:
         self.split.visible = self.side.value == "split"
         self.photo.visible = self.mode.value == "error"
+        self.mark.visible = self.mark_note.visible = self.mode.value == "codes"
+        self.mark_note.content = self.marks.get(self.mark.value, "")
 
 
 def bounds(scene: Scene) -> list[tuple[float, float]]:

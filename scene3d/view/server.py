@@ -6,14 +6,10 @@ browser asks for are sent to it; on this machine nothing is written but camera_p
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import tempfile
 import threading
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +21,15 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.errors import Scene3dError
 from scene3d.core.scene import Scene
 from scene3d.io.registry import write_scene
+from scene3d.io.s3d_marks import Plane
 from scene3d.ops import quaternions
 from scene3d.render.first_view import FirstView
 from scene3d.view.client import Client, move
+from scene3d.view.door import Door
 from scene3d.view.draw import Stock
-from scene3d.view.look import Eye
+from scene3d.view.local import local_splats
+from scene3d.view.look import Eye, Look
+from scene3d.view.marks import sheet
 from scene3d.view.panel import LookPanel, up_of
 from scene3d.view.route_panel import RoutePanel
 
@@ -40,62 +40,40 @@ THUMBNAIL_SIDE = 96
 MAX_FRUSTUMS = 200
 # Frustums are as large as this share of the distance from which the scene is looked at.
 FRUSTUM_SCALE = 0.04
-
-
-@dataclass(frozen=True)
-class ServeSettings:
-    """How the viewer is served.
-
-    Attributes:
-        host: Address to listen on.
-        port: A free port.
-        view: Where browsers begin.
-        folder: Where camera_path.json is saved; None only sends it to the browser.
-        title: Beside the controls.
-    """
-
-    host: str
-    port: int
-    view: FirstView
-    folder: Path | None = None
-    title: str = "scene3d"
+LOCAL = "/gaussians"
 
 
 class Viewer:
     """A running viewer.
 
     Args:
+        door: Where browsers come in; it has a server of its own.
         stock: The scenes.
-        settings: Where and how.
+        view: Where browsers begin.
+        folder: Where camera_path.json is saved; None only sends it to the browser.
     """
 
-    def __init__(self, stock: Stock, settings: ServeSettings) -> None:
-        import viser
-
-        self.stock, self.settings = stock, settings
+    def __init__(self, door: Door, stock: Stock, view: FirstView, folder: Path | None = None) -> None:
+        self.door, self.stock, self.view = door, stock, view
+        self.server = door.server
         self.clients: dict[int, Client] = {}
         self._turn = threading.Lock()
-        # viser prints a banner of its own, with an address that is not always right.
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.server = viser.ViserServer(settings.host, settings.port, label=settings.title, verbose=False)
-        # A browser that leaves between a picture's drawing and its sending is nothing to warn of.
-        warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
-        # Its share button would make a tunnel through somebody's server.
-        self.server.gui.configure_theme(show_logo=False, show_share_button=False, dark_mode=True)
-        self._set_camera(settings.view)
-        self.status = self.server.gui.add_markdown("")
+        self._local: tuple[Scene, Any] | None = None
+        self._set_camera()
+        for handle in self.server.get_clients().values():
+            self._begin(handle)
         self.panel = LookPanel(self.server.gui, stock, self.refresh)
-        self.server.gui.add_button("Download what is shown").on_click(self._download)
-        distance = float((settings.view.target - settings.view.position).norm())
-        self.route_panel = RoutePanel(self.server, settings.folder)
-        self._say()
         self.server.on_client_connect(self._connect)
         self.server.on_client_disconnect(self._disconnect)
+        self.server.gui.add_button("Download what is shown").on_click(self._download)
+        self.route_panel = RoutePanel(self.server, folder)
+        self._say()
         if stock.capture is not None:
-            self._add_frustums(FRUSTUM_SCALE * distance)
+            self._add_frustums(FRUSTUM_SCALE * float((view.target - view.position).norm()))
 
     def refresh(self) -> None:
         """Draw again in every browser."""
+        self._hand_over()
         for client in list(self.clients.values()):
             client.refresh()
 
@@ -105,30 +83,77 @@ class Viewer:
         self._say(status)
         self.refresh()
 
+    def show_planes(self, planes: dict[str, Plane]) -> None:
+        """Let browsers choose one of the attribute planes of a grid, beside the controls."""
+        gui = self.server.gui
+        with gui.add_folder("Grid", expand_by_default=False):
+            chosen = gui.add_dropdown("Attribute", list(planes))
+            note = gui.add_markdown("")
+            image = gui.add_image(sheet(planes[chosen.value]).numpy(), format="png")
+
+        def show(_: Any) -> None:
+            note.content = planes[chosen.value].note
+            image.image = sheet(planes[chosen.value]).numpy()
+
+        chosen.on_update(show)
+        show(None)
+
     def stop(self) -> None:
         """Stop listening."""
         for client in list(self.clients.values()):
             client.stop()
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.server.stop()
+        self.door.stop()
 
-    def _set_camera(self, view: FirstView) -> None:
-        up = up_of(view.up)
+    def _hand_over(self) -> None:
+        """Give the Gaussians to the browsers, or take them back, as the controls say."""
+        look = self.panel.look()
+        if not self.panel.is_local.value:
+            if self._local is not None:
+                self._local[1].remove()
+            self._local = None
+            return
+        scene = self.stock.shown(0, look.cut, look.mark if look.mode == "codes" else "")
+        if self._local is not None and self._local[0] is scene:
+            return
+        try:
+            splats = local_splats(scene.splats())
+        except ValueError as error:
+            self.panel.is_local.value = False
+            for client in self.server.get_clients().values():
+                client.add_notification("Not done", str(error), auto_close_seconds=8.0)
+            return
+        fields = (splats.centers, splats.covariances, splats.rgbs, splats.opacities)
+        self._local = (scene, self.server.scene.add_gaussian_splats(LOCAL, *fields))
+        for client in self.server.get_clients().values():
+            client.scene.set_background_image(None)
+
+    def _set_camera(self) -> None:
+        up = up_of(self.view.up)
         self.server.scene.set_up_direction(up)
         camera = self.server.initial_camera
         camera.up = up
-        camera.position, camera.look_at = view.position.numpy(), view.target.numpy()
-        # The angle of the view is across the longer side; windows are wider than high.
-        camera.fov = 2 * math.atan(math.tan(math.radians(view.fov_deg) / 2) / 1.5)
+        camera.position, camera.look_at = self.view.position.numpy(), self.view.target.numpy()
+        camera.fov = _fov(self.view)
+
+    def _begin(self, handle: viser.ClientHandle) -> None:
+        """Bring a browser that came before the scene to where others begin."""
+        with handle.atomic():
+            handle.camera.up_direction = up_of(self.view.up)
+            handle.camera.position, handle.camera.look_at = self.view.position.numpy(), self.view.target.numpy()
+            handle.camera.fov = _fov(self.view)
 
     def _say(self, status: str = "") -> None:
         sizes = " and ".join(scene.size_text() for scene in self.stock.scenes)
-        self.status.content = f"{sizes}. {status}".strip()
+        self.door.say(f"{sizes}. {status}".strip())
 
     def _connect(self, handle: viser.ClientHandle) -> None:
-        client = Client(handle, self.stock, self.panel.look, self._turn)
+        client = Client(handle, self.stock, self._look, self._turn)
         self.clients[handle.client_id] = client
         client.start()
+
+    def _look(self) -> Look | None:
+        """What to draw here, None where browsers draw."""
+        return None if self._local is not None else self.panel.look()
 
     def _disconnect(self, handle: viser.ClientHandle) -> None:
         client = self.clients.pop(handle.client_id, None)
@@ -191,6 +216,11 @@ class Viewer:
                 continue  # Its frustum stays empty; the error mode says why when it is asked for this photo.
             picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
             handle.image = np.asarray(picture)
+
+
+def _fov(view: FirstView) -> float:
+    # The angle of the view is across the longer side; windows are wider than high.
+    return 2 * math.atan(math.tan(math.radians(view.fov_deg) / 2) / 1.5)
 
 
 def _frustum(server: viser.ViserServer, view: Cameras, i: int, scale: float) -> Any:
