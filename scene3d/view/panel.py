@@ -45,7 +45,7 @@ class LookPanel:
         self.opacity = gui.add_slider("Min. opacity", 0.0, 1.0, 0.005, 0.0, visible=has_splats)
         self.degree = gui.add_slider("SH degree", 0, max(degree, 1), 1, degree, visible=degree > 0)
         self.background = gui.add_dropdown("Background", tuple(BACKGROUNDS))
-        self.is_local = gui.add_checkbox(
+        self.is_local: Any = gui.add_checkbox(
             "Draw in the browser",
             initial_value=False,
             visible=has_splats,
@@ -102,8 +102,8 @@ def bounds(scene: Scene) -> list[tuple[float, float]]:
     places = scene_points(scene).positions
     if len(places) == 0:
         return [(-1.0, 1.0)] * 3
-    # quantile() takes no more than 16 million numbers; a sample of them serves as well.
-    sample = places[:: max(1, math.ceil(len(places) / 1_000_000))].double()
+    # quantile() takes no more than 16 million numbers; a sample of them serves as well, and is there sooner.
+    sample = places[:: max(1, math.ceil(len(places) / 50_000))].double()
     low, high = (sample.quantile(q, dim=0) for q in (0.002, 0.998))
     margin = 0.1 * (high - low) + 1e-3
     return list(zip((low - margin).tolist(), (high + margin).tolist(), strict=True))
