@@ -12,7 +12,10 @@ import torch
 from PIL import Image
 from tiny_capture import HEIGHT, WIDTH, tiny_cameras, tiny_scene, write_tiny_capture
 
+from scene3d.core.errors import FormatError
+from scene3d.core.mesh import Mesh
 from scene3d.core.scene import Scene
+from scene3d.io.mesh_files import write_mesh
 from scene3d.io.registry import write_scene
 from scene3d.render.rasterize import rasterize
 from scene3d.report.comparison import compare, comparison_text
@@ -78,3 +81,30 @@ def test_the_stage_makes_views_where_there_are_none(tmp_path: Path, capsys: pyte
     assert len(data["views"]) == 18
     assert data["psnr"] is None
     assert torch.tensor([view["ssim"] for view in data["views"]]).min() > 0.9999
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_meshes_are_compared_by_their_distance(tmp_path: Path, capsys: pytest.CaptureFixture[str], as_json: bool):
+    pytest.importorskip("trimesh", reason="trimesh is not installed")
+    square = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    write_mesh(Mesh(square, faces), tmp_path / "a.ply")
+    write_mesh(Mesh(square + torch.tensor([0.0, 0, 0.002]), faces), tmp_path / "b.obj")
+    run(Config(tmp_path / "a.ply", tmp_path / "b.obj", json=as_json))
+    out = capsys.readouterr().out
+    if as_json:
+        data = json.loads(out)
+        assert data["chamfer"] == pytest.approx(0.002, abs=1e-6)
+        assert data["f_scores"] == [0.0, 1.0, 1.0]
+    else:
+        assert "B to A        0.002 scene units in the mean, 0.002 at most" in out
+        assert "F             1.000 within 0.2% of the diagonal" in out
+
+
+def test_a_scene_is_not_compared_with_a_mesh(tmp_path: Path):
+    pytest.importorskip("trimesh", reason="trimesh is not installed")
+    corners = torch.eye(3)
+    write_mesh(Mesh(corners, torch.tensor([[0, 1, 2]])), tmp_path / "mesh.ply")
+    write_scene(tiny_scene(), tmp_path / "scene.ply")
+    with pytest.raises(FormatError, match="mesh"):
+        run(Config(tmp_path / "scene.ply", tmp_path / "mesh.ply"))
