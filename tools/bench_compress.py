@@ -19,19 +19,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 import tyro
 
 from scene3d.compress.judge import Judge, judge_by_cameras, judge_by_capture, judge_by_synthesis
+from scene3d.core.cameras import Cameras
 from scene3d.core.errors import Scene3dError
 from scene3d.core.scene import Scene
 from scene3d.io.atomic import write_text
-from scene3d.io.camera_path import read_cameras
+from scene3d.io.camera_path import cameras_json, read_cameras
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import WRITERS, read_scene, write_scene
+from scene3d.render.paths import Shot, orbit
+from scene3d.render.scene_points import scene_points
+from scene3d.render.surround import from_points
 from scene3d.report.rate_distortion import Row, html_page, plot, table
 from scene3d.stages.compress_report import row_of
 
 # Loose files are the same bytes as .sog, and .spz in glTF those of .spz.
+ORBIT_DEG = (10.0, 45.0)
 SKIPPED = ("meta.json", ".s3d", ".spz.glb")
 
 
@@ -45,6 +51,8 @@ class Config:
     """Its photos and poses: adds the drop against held-out photos."""
     cameras: Path | None = None
     """A cameras.json instead. Default: views made up from the splats."""
+    orbit: int = 0
+    """So many views of 800x600 from two circles around the scene instead, as objects are photographed and shown."""
     data_factor: int | None = None
     """Reduce the photos by this whole number."""
     formats: tuple[str, ...] = ()
@@ -64,9 +72,13 @@ class Config:
 def main(config: Config) -> None:
     """Run the comparison."""
     scene = read_scene(config.scene)
-    judge = _judge(config, scene)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
+        if config.orbit:
+            path = Path(folder) / "cameras.json"
+            path.write_text(cameras_json(orbit_of(scene, config.orbit)), encoding="utf-8")
+            config = replace(config, cameras=path)
+        judge = _judge(config, scene)
         for name, kind, job in _jobs(config):
             row = _row(config, judge, Path(folder), name, kind, job)
             rows += [row] if row else []
@@ -83,6 +95,14 @@ def main(config: Config) -> None:
         plot(rows, config.scene.name).save(config.out / "plot.png")
         sentences = [line.strip() for line in (__doc__ or "").split("\n\n")[1:]]
         write_text(config.out / "report.html", html_page(config.scene.name, sentences, rows, len(scene.splats())))
+
+
+def orbit_of(scene: Scene, n_views: int) -> Cameras:
+    """Views from circles at 10 and 45 degrees above the middle of a scene."""
+    surround = from_points(scene_points(scene))
+    circles = [orbit(surround, Shot(800, 600, (n_views + 1) // 2), elevation_deg) for elevation_deg in ORBIT_DEG]
+    parts = (torch.cat([getattr(circle, name) for circle in circles]) for name in ("viewmats", "Ks", "sizes"))
+    return Cameras(*parts)
 
 
 def _judge(config: Config, scene: Scene) -> Judge:
