@@ -102,6 +102,13 @@ def test_a_size_is_met():
     assert sizes[1] == pytest.approx(1500, rel=0.1)
 
 
+@pytest.mark.parametrize("method", ["context", "codebook", "grid"])
+def test_runs_of_one_step_give_a_file(method: str):
+    fitted = fit_compact.aware_fit(CAPTURE, STEADY, replace(WANTED, method=method), SceneInfo())
+    result = fit(CAPTURE, SCENE.payload, replace(STEADY, max_steps=1), Hooks(influence=fitted.influence))
+    assert fitted.finish(result.gaussians, result.push).n_items > 0
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

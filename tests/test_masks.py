@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -118,7 +119,7 @@ def test_what_takes_no_masks_says_so():
 
 
 @needs_native
-def test_fits_prune_by_masks_what_photos_do_not_show():
+def test_fits_prune_by_masks_what_photos_do_not_show(tmp_path: Path):
     truth = tiny_scene()
     hidden = truth.payload.map(torch.clone)
     hidden = replace(hidden, means=hidden.means * 0.02, log_scales=hidden.log_scales - 3)
@@ -129,8 +130,13 @@ def test_fits_prune_by_masks_what_photos_do_not_show():
         lrs=LearningRates(means=1e-5),
         strategy=StrategySettings(refine_stop=0.0, reset_every=0),
     )
-    pruning = MaskPruning(MaskSettings(weight=0.05, start=0.0, stop=0.9), seed=0)
-    result = fit(tiny_capture(truth), first, settings, Hooks(influence=pruning.influence))
+    pruning, capture = MaskPruning(MaskSettings(weight=0.05, start=0.0, stop=0.9), seed=0), tiny_capture(truth)
+    result = fit(capture, first, settings, Hooks(influence=pruning.influence))
+    steps = iter(range(1, 1000))
+    stopping = Hooks(influence=pruning.influence, checkpoint=tmp_path / "a.pt", should_stop=lambda: next(steps) >= 61)
+    fit(capture, first, settings, stopping)
+    resumed = fit(capture, first, settings, Hooks(influence=pruning.influence, checkpoint=tmp_path / "a.pt"))
+    assert torch.equal(resumed.gaussians.means, result.gaussians.means)
     assert len(result.gaussians) < 50
     assert result.validation is not None
     assert result.validation.psnr > 30

@@ -65,12 +65,14 @@ class AwareFit:
         is_due = push is None or step % settings.noise_every == 0
         return self._noise_push(gaussians, push, step) if is_due else push
 
-    def finish(self, gaussians: Gaussians, push: Push) -> Container:
-        """The file; `gaussians` are those that are shown."""
+    def finish(self, gaussians: Gaussians, push: Push | None) -> Container:
+        """The file; `gaussians` are those that are shown. Runs may be too short for any push."""
         return self.rounded(gaussians, push).container
 
-    def rounded(self, gaussians: Gaussians, push: Push) -> Rounded:
+    def rounded(self, gaussians: Gaussians, push: Push | None) -> Rounded:
         """The coded scene after the last step."""
+        if push is None:
+            return self._distortion(gaussians, self._sensitivity(gaussians), None)
         if not push.fixed:
             return round_scene(
                 gaussians, self._sensitivity(gaussians), float(push.memory["distortion"]), self.views.info

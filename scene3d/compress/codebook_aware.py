@@ -56,8 +56,9 @@ class CodebookFit:
         is_due = push is None or step % self.settings.plan_every == 0
         return self._push(gaussians, push) if is_due else push
 
-    def finish(self, gaussians: Gaussians, push: Push) -> Container:
-        """The file; `gaussians` are those that are shown."""
+    def finish(self, gaussians: Gaussians, push: Push | None) -> Container:
+        """The file; `gaussians` are those that are shown. Runs may be too short for any push."""
+        push = push or self._push(gaussians, None)
         scene = Scene(gaussians, self.views.info)
         judge = self.views.judge(gaussians)
         goal = Goal(self.settings.drop_db, scene_psnr=judge.scene_psnr() or Goal.scene_psnr)

@@ -56,7 +56,7 @@ class GridFit:
         grads = neighbor_grads(gaussians, order, STRENGTH * settings.rate_weight)
         return Push(grads=grads, memory={"order": order})
 
-    def finish(self, gaussians: Gaussians, push: Push) -> Container:
+    def finish(self, gaussians: Gaussians, push: Push | None) -> Container:
         """The file; `gaussians` are those that are shown."""
         scene = Scene(gaussians, self.views.info)
         judge = self.views.judge(gaussians)

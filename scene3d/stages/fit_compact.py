@@ -75,7 +75,6 @@ def write(
     folder: Path, fitted: Aware, result: FitResult, capture: Capture, settings: FitSettings
 ) -> tuple[Validation | None, str]:
     """Write the file; what is measured of it as it reads back, and a line about it."""
-    assert result.push is not None
     path = folder / FIELD_FILE
     write_container(fitted.finish(result.gaussians, result.push), path)
     # Readers of the folder take what an earlier fit without --compact has left.
