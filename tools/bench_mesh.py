@@ -6,6 +6,7 @@ itself. Distances are those of scene3d.meshing.compare: exact, not aligned, only
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +33,7 @@ from scene3d.meshing.finish import FinishSettings
 from scene3d.meshing.fusion import DepthImage, FusionSettings, fuse
 from scene3d.meshing.picture import mesh_picture
 from scene3d.meshing.scene_mesh import MeshSettings, mesh_scene
+from scene3d.meshing.surfaces import Method, SurfaceSettings
 from scene3d.ops.image import psnr
 from scene3d.ops.threads import set_threads, single_threaded_torch
 from scene3d.ops.triangles import view_mesh
@@ -52,6 +54,8 @@ class Config:
     """Scenes fitted to the capture."""
     depths: tuple[DepthKind, ...] = ("median",)
     """Kinds of depth, each with every scene."""
+    methods: tuple[Method, ...] = ("tsdf",)
+    """Methods; all but tsdf take the first kind of depth only."""
     voxel_size: float | None = None
     """Default: 1.6 pixels."""
     tolerance: float = 0.01
@@ -70,6 +74,15 @@ class Config:
     """Test view that is shown, by number."""
     out: Path | None = None
     """Folder for meshes, pictures and rows.json."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way from a scene to a mesh."""
+
+    name: str
+    depth: DepthKind
+    method: Method
 
 
 @dataclass(frozen=True)
@@ -109,8 +122,10 @@ def main(config: Config) -> None:
             print(text(rows[-1]), flush=True)
         for path in config.scenes:
             scene = read_scene(path)
-            for kind in config.depths:
-                rows.append(measure(scene, f"{path.parent.name} {kind}", kind, capture, truth, settings, config))
+            for method, kind in itertools.product(config.methods, config.depths):
+                if method == "tsdf" or kind == config.depths[0]:
+                    way = Way(f"{path.parent.name} {kind} {method}", kind, method)
+                    rows.append(measure(scene, way, capture, truth, settings, config))
     if config.out is not None:
         write_json(config.out / "rows.json", [asdict(r) for r in rows])
 
@@ -122,25 +137,23 @@ def exact_fusion(truth: Mesh, cameras: Cameras, voxel_size: float) -> Mesh:
     return extract_surface(fuse(images, cameras, FusionSettings(voxel_size)))
 
 
-def measure(
-    scene: Scene, name: str, kind: DepthKind, capture: Capture, truth: Mesh, settings: CompareSettings, config: Config
-) -> Row:
+def measure(scene: Scene, way: Way, capture: Capture, truth: Mesh, settings: CompareSettings, config: Config) -> Row:
     """Mesh a scene, compare, render both at the test views."""
     cameras = choose_views(capture.cameras.select(capture.train), 120, 800)
     how = MeshSettings(
-        views=ViewSettings(kind, far=config.far),
+        views=ViewSettings(way.depth, far=config.far),
         consistency=ConsistencySettings(tolerance=config.tolerance, min_agree=config.min_agree),
-        voxel_size=config.voxel_size,
+        surface=SurfaceSettings(way.method, config.voxel_size),
         finish=FinishSettings(max_faces=config.max_faces),
     )
     mesh, seconds = timed(lambda: mesh_scene(scene, cameras, how))
-    result = row(name, compare_meshes(mesh, truth, settings, capture.cameras.select(capture.train)), seconds)
+    result = row(way.name, compare_meshes(mesh, truth, settings, capture.cameras.select(capture.train)), seconds)
     scores = [scores_of(mesh, scene, truth, capture, i) for i in capture.test]
     mean = torch.tensor(scores, dtype=torch.float64).mean(dim=0).tolist()
     result = replace(result, mesh_psnr=mean[0], splat_psnr=mean[1])
     if config.out is not None:
-        write_mesh(mesh, config.out / f"{name.replace(' ', '_')}.glb")
-        show(mesh, capture, capture.test[config.view], config.out / f"{name.replace(' ', '_')}.jpg")
+        write_mesh(mesh, config.out / f"{way.name.replace(' ', '_')}.glb")
+        show(mesh, capture, capture.test[config.view], config.out / f"{way.name.replace(' ', '_')}.jpg")
     print(text(result), flush=True)
     return result
 

@@ -89,11 +89,16 @@ def evaluate_blocks(
     return BlockGrid(blocks, values.float(), origin, voxel_size)
 
 
-def extract_surface(grid: BlockGrid) -> Mesh:
+def extract_surface(grid: BlockGrid, cross: Callable[[Tensor, Tensor], Tensor] | None = None) -> Mesh:
     """Marching cubes over the blocks: the surface where values change sign, facing from negative to positive.
 
     Cells with an unknown corner have no surface. Closed where the known cells go all around; Lorensen and Cline 1987,
     with ambiguous faces decided alike from both sides.
+
+    Args:
+        grid: What to extract from.
+        cross: Finds where the surface lies between an inner and an outer point, [E, 3] and [E, 3] to [E, 3] float32, of
+            fields that are not straight between lattice points; None takes the straight line.
     """
     cells, corners = _active_cells(grid)
     if len(cells) == 0:
@@ -107,14 +112,20 @@ def extract_surface(grid: BlockGrid) -> Mesh:
     nth = torch.arange(len(cell_of)) - first[cell_of]
     edges = table[case[cell_of], nth]
     rows, edges = cell_of[:, None].expand(-1, 3).reshape(-1), edges.reshape(-1)
-    keys, positions = _edge_points(cells[rows], corners[rows], edges)
+    keys, (starts, ends, shares) = _cut_edges(cells[rows], corners[rows], edges)
     unique, inverse = torch.unique(keys, return_inverse=True)
-    vertices = torch.empty(len(unique), 3, dtype=torch.float64)
-    # Cells that share an edge compute the same position from the same two numbers.
-    vertices[inverse] = positions
+    some = torch.empty(len(unique), dtype=torch.int64)
+    # Cells that share an edge see the same two ends with the same two numbers: any of them will do.
+    some[inverse] = torch.arange(len(keys))
+    place = starts[some] + shares[some, None] * (ends[some] - starts[some])
+    vertices = (grid.origin + place * grid.voxel_size).float()
+    if cross is not None:
+        low, high = ((grid.origin + at[some] * grid.voxel_size).float() for at in (starts, ends))
+        low_inside = corners[rows[some], torch.tensor(EDGES)[edges[some], 0]][:, None] < 0
+        vertices = cross(torch.where(low_inside, low, high), torch.where(low_inside, high, low))
     faces = inverse.reshape(-1, 3)
     faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
-    return Mesh((grid.origin + vertices * grid.voxel_size).float(), faces)
+    return Mesh(vertices, faces)
 
 
 def _active_cells(grid: BlockGrid) -> tuple[Tensor, Tensor]:
@@ -151,18 +162,19 @@ def _padded(grid: BlockGrid, sorted_keys: Tensor, order: Tensor, chunk: Tensor) 
     return padded
 
 
-def _edge_points(cells: Tensor, corners: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:  # [P, 3], [P, 8], [P]
-    """Key of the lattice edge and where it is cut, in voxels. [P], [P, 3] float64"""
+def _cut_edges(
+    cells: Tensor, corners: Tensor, edges: Tensor
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:  # [P, 3], [P, 8], [P]
+    """Keys of lattice edges [P]; their ends in voxels [P, 3] float64 and where between these they are cut [P]."""
     ends, axes, offsets = torch.tensor(EDGES), torch.tensor(EDGE_AXES), torch.tensor(CORNERS)
     lower, axis = ends[edges], axes[edges]
     a = corners.gather(1, lower[:, :1])[:, 0].double()
     b = corners.gather(1, lower[:, 1:])[:, 0].double()
     start = cells + offsets[lower[:, 0]]
-    positions = start.double()
-    # Signs differ, so a - b is not 0.
-    positions[torch.arange(len(axis)), axis] += a / (a - b)
+    end = cells + offsets[lower[:, 1]]
     low = cells.amin(dim=0)
     extent = cells.amax(dim=0) - low + 2
     shifted = start - low
     key = (shifted[:, 2] * extent[1] + shifted[:, 1]) * extent[0] + shifted[:, 0]
-    return key * 3 + axis, positions
+    # Signs differ, so a - b is not 0.
+    return key * 3 + axis, (start.double(), end.double(), a / (a - b))

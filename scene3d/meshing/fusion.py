@@ -89,7 +89,7 @@ def fuse(images: Sequence[DepthImage], cameras: Cameras, settings: FusionSetting
         raise BackendUnavailable("cpu", "the native module is not built", "Install with its native code: pip install .")
     _check_sizes(images, cameras)
     origin = torch.full((3,), LATTICE_SHIFT * settings.voxel_size, dtype=torch.float64)
-    blocks = _blocks_near(images, cameras, origin, settings)
+    blocks = blocks_near(images, cameras, origin, settings)
     distance = torch.zeros(len(blocks), VOXELS)
     weight = torch.zeros(len(blocks), VOXELS)
     truncation = settings.truncation_voxels * settings.voxel_size
@@ -102,6 +102,34 @@ def fuse(images: Sequence[DepthImage], cameras: Cameras, settings: FusionSetting
         )
     distance[weight < settings.min_weight] = torch.nan
     return BlockGrid(blocks, distance.reshape(-1, SIDE, SIDE, SIDE), origin, settings.voxel_size)
+
+
+def blocks_near(
+    images: Sequence[DepthImage], cameras: Cameras, origin: Tensor, settings: FusionSettings
+) -> Tensor:  # [B, 3] int32
+    """Blocks within half a block of a surface point: half a block is 4 voxels, the largest truncation.
+
+    Raises:
+        ValueError: no image knows any depth, or the voxels are so small that memory does not suffice.
+    """
+    half = settings.voxel_size * SIDE / 2
+    found = [torch.zeros(0, dtype=torch.int64)]
+    with single_threaded_torch():
+        for i, image in enumerate(images):
+            cells = ((world_points(image, cameras, i) - origin) / half).floor()
+            if len(cells) and float(cells.abs().max()) >= KEY_LIMIT / 4:
+                reach = float(cells.abs().max()) * half
+                raise ValueError(_too_small(settings.voxel_size, reach * 8 / KEY_LIMIT / (SIDE / 2), None))
+            found.append(pack(cells).unique())
+        keys = torch.cat(found).unique()
+    if len(keys) == 0:
+        raise ValueError(NOTHING_SEEN)
+    _check_memory(keys, settings)
+    steps = torch.tensor([-1, 0, 1])
+    around = torch.cartesian_prod(steps, steps, steps)
+    cells = unpack(keys)
+    blocks = [pack((cells + step).div(2, rounding_mode="floor")).unique() for step in around]
+    return unpack(torch.cat(blocks).unique()).int().contiguous()
 
 
 def suggest_voxel_size(images: Sequence[DepthImage], cameras: Cameras) -> float:
@@ -134,30 +162,6 @@ def _check_sizes(images: Sequence[DepthImage], cameras: Cameras) -> None:
             raise ValueError(f"images: expected the size of camera {i}, {expected}, got {list(image.depth.shape)}")
 
 
-def _blocks_near(
-    images: Sequence[DepthImage], cameras: Cameras, origin: Tensor, settings: FusionSettings
-) -> Tensor:  # [B, 3] int32
-    """Blocks within half a block of a surface point: half a block is 4 voxels, the largest truncation."""
-    half = settings.voxel_size * SIDE / 2
-    found = [torch.zeros(0, dtype=torch.int64)]
-    with single_threaded_torch():
-        for i, image in enumerate(images):
-            cells = ((_world_points(image, cameras, i) - origin) / half).floor()
-            if len(cells) and float(cells.abs().max()) >= KEY_LIMIT / 4:
-                reach = float(cells.abs().max()) * half
-                raise ValueError(_too_small(settings.voxel_size, reach * 8 / KEY_LIMIT / (SIDE / 2), None))
-            found.append(pack(cells).unique())
-        keys = torch.cat(found).unique()
-    if len(keys) == 0:
-        raise ValueError(NOTHING_SEEN)
-    _check_memory(keys, settings)
-    steps = torch.tensor([-1, 0, 1])
-    around = torch.cartesian_prod(steps, steps, steps)
-    cells = unpack(keys)
-    blocks = [pack((cells + step).div(2, rounding_mode="floor")).unique() for step in around]
-    return unpack(torch.cat(blocks).unique()).int().contiguous()
-
-
 def _check_memory(keys: Tensor, settings: FusionSettings) -> None:
     """Refuse before anything is allocated. A surface fills about half as many blocks as half-blocks."""
     wanted = _forecast_bytes(len(keys))
@@ -181,7 +185,8 @@ def _too_small(voxel_size: float, better: float, n_bytes: tuple[int, int] | None
     return f"voxel_size: {voxel_size:.4g} {why}. Use {better:.4g} or more, or crop the scene (--far)"
 
 
-def _world_points(image: DepthImage, cameras: Cameras, i: int) -> Tensor:  # [P, 3] float64
+def world_points(image: DepthImage, cameras: Cameras, i: int) -> Tensor:
+    """Places of the known pixels of view i, row by row. [P, 3] float64"""
     y, x = image.is_known().nonzero(as_tuple=True)
     z = image.depth[y, x].double()
     K, viewmat = cameras.Ks[i].double(), cameras.viewmats[i].double()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from torch import Tensor
 
@@ -13,17 +11,12 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.mesh import Mesh
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
-from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.consistency import ConsistencySettings, keep_consistent
-from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, render_views
+from scene3d.meshing.depth_views import ViewSettings, render_views
 from scene3d.meshing.finish import FinishSettings, finish, is_closed, remove_specks
-from scene3d.meshing.fusion import FusionSettings, fuse, suggest_voxel_size
 from scene3d.meshing.poisson import close_surface
+from scene3d.meshing.surfaces import SurfaceSettings, find_surface
 from scene3d.meshing.texture import bake_texture, color_vertices, unwrap
-
-logger = logging.getLogger(__name__)
-
-Method = Literal["tsdf"]
 
 
 @dataclass(frozen=True)
@@ -31,25 +24,17 @@ class MeshSettings:
     """How a scene becomes a mesh.
 
     Attributes:
-        method: How the surface is found.
         views: How depth is rendered.
         consistency: Which depths are believed.
-        voxel_size: Scene units; None from the resolution of the views.
-        truncation_voxels: See FusionSettings.
-        min_weight: See FusionSettings.
-        max_bytes: Memory of the voxels at most.
+        surface: How the raw surface is found.
         finish: What happens to the raw surface.
         texture_size: Side of the texture, texels; 0 = colours at vertices.
         closed_resolution: Cells a side of the Poisson surface that closes the mesh; 0 = leave it open.
     """
 
-    method: Method = "tsdf"
     views: ViewSettings = field(default_factory=ViewSettings)
     consistency: ConsistencySettings = field(default_factory=ConsistencySettings)
-    voxel_size: float | None = None
-    truncation_voxels: float = 4.0
-    min_weight: float = 1.0
-    max_bytes: int = 2 << 30
+    surface: SurfaceSettings = field(default_factory=SurfaceSettings)
     finish: FinishSettings = field(default_factory=FinishSettings)
     texture_size: int = 2048
     closed_resolution: int = 0
@@ -75,10 +60,10 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
         views = render_views(scene, cameras, settings.views, progress.advance)
     with Progress(len(cameras), "comparing views") as progress:
         views = replace(views, depths=keep_consistent(views.depths, cameras, settings.consistency, progress.advance))
-    raw = surface(views, settings)
+    raw = find_surface(scene, views, settings.surface)
     if settings.closed_resolution and raw.n_faces:
         raw = remove_specks(raw, settings.finish.min_component)
-        raw = close_surface(raw, settings.closed_resolution, settings.max_bytes)
+        raw = close_surface(raw, settings.closed_resolution, settings.surface.max_bytes)
     mesh = finish(raw, settings.finish)
     if settings.closed_resolution and not is_closed(mesh):
         raise ValueError("watertight: fewer triangles broke the closed surface. Use a larger --max-faces, or 0 for all")
@@ -91,15 +76,3 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
         return bake_texture(
             unwrap(mesh, settings.texture_size), views.cameras, pictures, settings.texture_size, progress.advance
         )
-
-
-def surface(views: SurfaceViews, settings: MeshSettings) -> Mesh:
-    """The raw surface that the views show."""
-    voxel_size = settings.voxel_size
-    if voxel_size is None:
-        voxel_size = suggest_voxel_size(views.depths, views.cameras)
-    fusion = FusionSettings(voxel_size, settings.truncation_voxels, settings.min_weight, settings.max_bytes)
-    grid = fuse(views.depths, views.cameras, fusion)
-    mesh = extract_surface(grid)
-    logger.info("%s", f"voxels of {voxel_size:.4g}: {len(grid.blocks):,} blocks, {mesh.n_faces:,} triangles")
-    return mesh

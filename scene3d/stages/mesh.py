@@ -22,8 +22,10 @@ from scene3d.io.registry import read_scene
 from scene3d.meshing.consistency import ConsistencySettings
 from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views, dome_cameras
 from scene3d.meshing.finish import FinishSettings
+from scene3d.meshing.level_set import LEVEL
 from scene3d.meshing.preview import COLUMNS, N_VIEWS, turntable
-from scene3d.meshing.scene_mesh import MeshSettings, Method, mesh_scene
+from scene3d.meshing.scene_mesh import MeshSettings, mesh_scene
+from scene3d.meshing.surfaces import Method, SurfaceSettings
 from scene3d.ops.threads import set_threads, single_threaded_torch
 from scene3d.render.scene_points import scene_points
 from scene3d.render.surround import from_cameras, from_points
@@ -49,12 +51,15 @@ class Config:
     """Folder with the photos and poses of the scene: depth is taken from the training views. Without it, cameras are
     placed all around, which suits objects."""
     method: Method = "tsdf"
-    """tsdf = average depth images into signed distances, then marching cubes."""
+    """tsdf = average depth images into signed distances, then marching cubes. levelset = where the rays of all views
+    have lost half of their light, on a lattice. tetrahedra = the same between points of the splats, for thin parts."""
     depth: DepthKind = "auto"
     """median = where half of the light is stopped; expected = the mean, smoother, wrong at edges; plane = along flat
     splats, for scenes of fit --surface. auto = what suits."""
     voxel_size: float | None = None
     """Scene units. Default: 1.6 pixels. Smaller keeps more detail and more noise."""
+    level: float = LEVEL
+    """levelset, tetrahedra: share of the light that is lost at the surface; lower ones are thicker."""
     far: float | None = None
     """Surfaces farther from the cameras are left out, scene units. Default: 1.6 times the distance to the middle."""
     min_agree: int = 2
@@ -135,12 +140,15 @@ def _write_turntable(mesh: Mesh, out: Path, up: tuple[float, float, float]) -> N
 
 def _settings(config: Config, out: Path, far: float) -> MeshSettings:
     return MeshSettings(
-        method=config.method,
         views=ViewSettings(config.depth, far=far, backend=config.backend),
         consistency=ConsistencySettings(tolerance=config.tolerance, min_agree=config.min_agree),
-        voxel_size=config.voxel_size,
-        min_weight=config.min_weight,
-        max_bytes=int(config.max_memory_gb * 2**30),
+        surface=SurfaceSettings(
+            config.method,
+            config.voxel_size,
+            min_weight=config.min_weight,
+            level=config.level,
+            max_bytes=int(config.max_memory_gb * 2**30),
+        ),
         finish=FinishSettings(config.min_component, config.max_hole_edges, config.max_faces),
         closed_resolution=config.closed_resolution if config.watertight else 0,
         texture_size=0 if out.suffix.lower() == ".ply" else config.texture_size,
