@@ -23,7 +23,7 @@ from mesh_shapes import (
 from scene3d.core.mesh import Mesh
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.compare import CompareSettings, compare_meshes
-from scene3d.meshing.flexi_fit import FlexSettings, fit_flexicubes, grid_around
+from scene3d.meshing.flexi_fit import FlexSettings, fit_flexicubes, fit_open_surface, grid_around
 from scene3d.meshing.flexicubes import extract, start_grid
 from scene3d.meshing.mosaic import MosaicSdf, mesh_of_mosaic, mosaic_of_mesh, pack_mosaic, unpack_mosaic
 from scene3d.ops.triangles import signed_distance
@@ -144,3 +144,21 @@ def test_settings_out_of_range_are_refused():
         FlexSettings(resolution=2)
     with pytest.raises(ValueError, match="n_cells: expected 1 to"):
         mosaic_of_mesh(box(), 0)
+
+
+def test_open_surfaces_stay_open_and_get_few_triangles():
+    truth = extract_surface(dense_grid(sphere_field, 1.1, 0.05))
+    bowl = truth.with_faces(truth.corners().mean(dim=1)[:, 2] < 0.3)
+    fitted = fit_open_surface(bowl, FlexSettings(resolution=20, n_steps=25, n_samples=2000))
+    result = compare_meshes(fitted, bowl, SETTINGS)
+    assert result.accuracy < 0.01
+    assert result.chamfer < 0.012
+    assert not is_closed(fitted)
+    assert fitted.n_faces < bowl.n_faces / 4
+
+
+def test_cubes_beyond_the_memory_are_refused():
+    with pytest.raises(
+        ValueError, match=r"resolution: 200 cubes a side would take 4\.5 GB, allowed are 1\.0\. Use 121 or"
+    ):
+        fit_open_surface(box(), FlexSettings(resolution=200), max_bytes=1 << 30)

@@ -179,3 +179,16 @@ def test_too_few_and_too_many_points_are_refused():
         ValueError, match=r"points: 100,000 would take 0\.2 GB, allowed are 0\.1\. Use a larger --voxel-size"
     ):
         tetra_surface(soft_ball, many, max_bytes=100 << 20)
+
+
+def test_poisson_and_flexicubes_follow_the_fused_surface():
+    scene, cameras = ball(), ring_cameras()
+    views = render_views(scene, cameras, ViewSettings("median"))
+    fused = find_surface(scene, views, SurfaceSettings("tsdf", 0.08))
+    smooth = find_surface(scene, views, SurfaceSettings("poisson", 0.08))
+    few = find_surface(scene, views, SurfaceSettings("flexicubes", 0.08, resolution=16))
+    for mesh in (smooth, few):
+        assert compare_meshes(mesh, fused, CompareSettings((0.01,), 2000)).chamfer < 0.04
+    assert few.n_faces < fused.n_faces
+    with pytest.raises(ValueError, match="resolution: expected 16 to 256 cubes, got 8"):
+        SurfaceSettings("flexicubes", resolution=8)

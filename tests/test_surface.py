@@ -12,11 +12,13 @@ from tiny_capture import tiny_capture, tiny_scene
 from scene3d.core.cameras import Cameras, look_at
 from scene3d.core.errors import CaptureError
 from scene3d.core.gaussians import Gaussians
+from scene3d.ops.quaternions import to_rotmat
 from scene3d.recon.fit import Hooks, fit
 from scene3d.recon.settings import FitSettings
-from scene3d.recon.surface import SurfaceSettings, edge_strength, normal_loss, surface_objective
+from scene3d.recon.surface import SurfaceSettings, edge_strength, lay_flat, normal_loss, surface_objective
 from scene3d.recon.view_pairs import neighbor_table, pair_losses
 from scene3d.render.planes import Planes, depth_normals, plane_distances, rays_of, render_planes
+from scene3d.render.ray_planes import plane_coefficients, render_ray_planes
 from scene3d.render.types import RasterSettings
 
 SIDE = 48
@@ -179,3 +181,84 @@ def test_poses_cannot_be_refined_at_the_same_time():
     scene = tiny_scene()
     with pytest.raises(CaptureError, match="surface fitting needs fixed poses"):
         surface_objective(tiny_capture(scene), FitSettings(surface=True, pose_opt=True))
+
+
+def test_planes_of_round_splats_follow_where_rays_peak():
+    g = torch.Generator().manual_seed(0)
+    n, camera = 20, camera_at(0.4, torch.float64)
+    means, quats = 0.4 * torch.randn(n, 3, generator=g).double(), torch.randn(n, 4, generator=g).double()
+    log_scales = torch.rand(n, 3, generator=g).double() - 2
+    round_ones = Gaussians(means, quats, log_scales, torch.zeros(n), torch.zeros(n, 1, 3), torch.zeros(n, 0, 3))
+    round_ones = round_ones.to(dtype=torch.float64)
+    found = plane_coefficients(round_ones, camera)
+    half = to_rotmat(quats) * log_scales.exp()[:, None]
+    rotation = camera.viewmats[0, :3, :3]
+    inverse = rotation @ torch.linalg.inv(half @ half.transpose(1, 2)) @ rotation.T
+    m = means @ rotation.T + camera.viewmats[0, :3, 3]
+
+    def peak(dx: float, dy: float) -> torch.Tensor:
+        rays = m / m[:, 2:] + torch.tensor([dx, dy, 0.0], dtype=torch.float64)
+        weighted = torch.einsum("ni,nij->nj", rays, inverse)
+        return (weighted * m).sum(dim=1) / (weighted * rays).sum(dim=1)
+
+    h = 1e-6
+    slopes = torch.stack([(peak(h, 0) - peak(-h, 0)), (peak(0, h) - peak(0, -h))], dim=1) / (2 * h)
+    torch.testing.assert_close(found[:, 1:], slopes, rtol=1e-5, atol=1e-6)
+    at_center = found[:, 0] + found[:, 1] * m[:, 0] / m[:, 2] + found[:, 2] * m[:, 1] / m[:, 2]
+    torch.testing.assert_close(at_center, m[:, 2])
+
+
+def test_ray_planes_of_flat_splats_are_the_wall():
+    camera = camera_at(0.5)
+    planes = render_ray_planes(wall(), camera, RasterSettings())
+    inner = (slice(14, 34), slice(14, 34))
+    torch.testing.assert_close(planes.depth[inner], exact_depth(camera)[inner], rtol=2e-3, atol=0)
+    normals = torch.nn.functional.normalize(planes.normals[inner], dim=-1)
+    assert float((normals @ torch.tensor([0.4, 0.0, -1.0]) / math.hypot(1, 0.4)).min()) > 0.999
+
+
+def test_ray_planes_are_differentiable_in_the_shape():
+    camera = camera_at(0.5).to(dtype=torch.float64)
+    gaussians = wall(torch.float64).select(torch.arange(300, 306))
+    gaussians = replace(gaussians, log_scales=gaussians.log_scales + torch.tensor([0.0, 0, 3.5]))
+
+    def total(means: torch.Tensor, quats: torch.Tensor) -> torch.Tensor:
+        planes = render_ray_planes(replace(gaussians, means=means, quats=quats), camera, RasterSettings(), "reference")
+        return (planes.depth[20:28, 20:28] * torch.arange(8.0, dtype=torch.float64)).sum() + planes.normals.sum()
+
+    leaves = [gaussians.means.clone().requires_grad_(), gaussians.quats.clone().requires_grad_()]
+    total(*leaves).backward()
+    for k, leaf in enumerate(leaves):
+        step = torch.randn(leaf.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        moved = [[t.detach() + (s * 1e-6 * step if i == k else 0) for i, t in enumerate(leaves)] for s in (1, -1)]
+        assert leaf.grad is not None
+        slope = (total(*moved[0]) - total(*moved[1])) / 2e-6
+        torch.testing.assert_close((leaf.grad * step).sum(), slope, rtol=1e-4, atol=1e-7)
+
+
+def test_discs_begin_and_stay_flat():
+    scene = tiny_scene()
+    first = lay_flat(scene.splats().to(dtype=torch.float32), "2dgs")
+    assert bool((first.log_scales.argmin(dim=1) == 2).all())
+    capture = tiny_capture(scene)
+    settings = FitSettings(max_steps=12, surface=True, surface_method="2dgs", sh_degree=0)
+    early = SurfaceSettings(normals_from=0.4)
+
+    def run() -> Gaussians:
+        return fit(capture, first, settings, Hooks(objective=surface_objective(capture, settings, early))).gaussians
+
+    result = run()
+    assert not torch.equal(result.log_scales[:, :2].sort().values, first.log_scales[:, :2].sort().values)
+    assert bool((result.log_scales.argmin(dim=1) == 2).all())
+    assert torch.equal(result.means, run().means)
+
+
+def test_normals_of_ray_planes_pull_on_plain_splats():
+    scene = tiny_scene()
+    capture = tiny_capture(scene)
+    settings = FitSettings(max_steps=12, surface=True, surface_method="rade", sh_degree=0)
+    first = scene.splats().to(dtype=torch.float32)
+    hooks = Hooks(objective=surface_objective(capture, settings, SurfaceSettings(normals_from=0.4)))
+    result = fit(capture, first, settings, hooks).gaussians
+    assert bool(result.is_finite().all())
+    assert not torch.equal(result.quats, fit(capture, first, replace(settings, surface=False)).gaussians.quats)

@@ -14,11 +14,12 @@ from scene3d.core.cameras import Cameras, look_at
 from scene3d.core.scene import Scene
 from scene3d.meshing.fusion import DepthImage
 from scene3d.render.planes import render_planes
+from scene3d.render.ray_planes import render_ray_planes
 from scene3d.render.scene_view import render_scene
 from scene3d.render.surround import Surround
 from scene3d.render.types import RasterSettings, Render
 
-DepthKind = Literal["auto", "median", "expected", "plane"]
+DepthKind = Literal["auto", "median", "expected", "plane", "ray"]
 
 # Surfaces seen at a flatter angle than 80 degrees have depths that say little; at silhouettes there is no surface.
 MIN_COSINE = math.cos(math.radians(80))
@@ -35,8 +36,8 @@ class ViewSettings:
 
     Attributes:
         depth: median = where half of the light is stopped; expected = mean depth of what stops it; plane =
-            where rays meet the blended planes of flat splats; auto = plane for flat splats, median for others,
-            expected for radiance fields.
+            where rays meet the blended planes of flat splats; ray = mean depth of planes through round splats; auto =
+            plane for flat splats, median for others, expected for radiance fields.
         min_alpha: Pixels less opaque show no surface.
         far: Farther surfaces are left out, scene units.
         backend: Of the rasterizer.
@@ -101,7 +102,7 @@ def resolve_depth(scene: Scene, kind: DepthKind) -> DepthKind:
         ValueError: a kind that only splats have was asked of a radiance field.
     """
     is_splats = "splats" in scene.capabilities
-    if kind in ("median", "plane") and not is_splats:
+    if kind in ("median", "plane", "ray") and not is_splats:
         raise ValueError(f"depth: expected auto or expected for a radiance field, got {kind}")
     if kind != "auto":
         return kind
@@ -116,10 +117,12 @@ def resolve_depth(scene: Scene, kind: DepthKind) -> DepthKind:
 def _chosen_depth(
     scene: Scene, view: Cameras, raster: RasterSettings, render: Render, settings: ViewSettings
 ) -> Tensor:
-    if settings.depth == "plane":
+    if settings.depth in ("plane", "ray"):
         splats = scene.splats()
-        assert render.normals is not None
         camera = view.to(splats.device, splats.dtype)
+        if settings.depth == "ray":
+            return render_ray_planes(splats, camera, raster, settings.backend).depth
+        assert render.normals is not None
         return render_planes(splats, camera, raster, settings.backend, render.normals[0]).depth
     depth = render.depth if settings.depth == "expected" else render.median_depth
     assert depth is not None

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from scene3d.core.mesh import Mesh
 from scene3d.meshing.flexicubes import CubeGrid, FlexSurface, extract, grid_points, sign_changes, start_grid
+from scene3d.meshing.poisson import close_surface
 from scene3d.ops.triangles import closest_on_mesh, sample_surface, signed_distance
 
+# Values, weights and their gradients and moments, and what extraction takes.
+BYTES_PER_CUBE = 600
 # Cells between the target and the border of the grid, on each side.
 MARGIN_CELLS = 2.0
 
@@ -59,16 +62,21 @@ def grid_around(target: Mesh, resolution: int, field: Callable[[Tensor], Tensor]
 
 
 def fit_flexicubes(
-    target: Mesh, settings: FlexSettings = FlexSettings(), on_step: Callable[[float], None] = lambda loss: None
+    target: Mesh,
+    settings: FlexSettings = FlexSettings(),
+    on_step: Callable[[float], None] = lambda loss: None,
+    signs: Mesh | None = None,
 ) -> Mesh:
-    """The mesh of `resolution` cubes that lies closest to a closed target.
+    """The mesh of `resolution` cubes that lies closest to a target.
 
     Args:
-        target: The surface, closed.
+        target: The surface.
         settings: How.
         on_step: Takes the loss after each step, squared cells.
+        signs: A closed surface that tells inside from outside; None takes the target, which must be closed then.
     """
-    grid = grid_around(target, settings.resolution, lambda points: signed_distance(target, points))
+    closed = target if signs is None else signs
+    grid = grid_around(target, settings.resolution, lambda points: signed_distance(closed, points))
     # Distances in cells: step sizes and weights then do not depend on the scale of the scene.
     learned = {name: value.clone() for name, value in grid.learnable().items()}
     learned["sdf"] /= grid.cell
@@ -90,6 +98,48 @@ def fit_flexicubes(
         on_step(float(loss.detach()))
     final = replace(grid, **{name: value.detach() for name, value in learned.items()})
     return extract(final).mesh()
+
+
+def fit_open_surface(
+    raw: Mesh,
+    settings: FlexSettings = FlexSettings(),
+    on_step: Callable[[float], None] = lambda loss: None,
+    max_bytes: int = 2 << 30,
+) -> Mesh:
+    """The mesh of few triangles that lies closest to an open surface, open where that is.
+
+    A closed surface through it (Poisson) tells inside from outside, and stands in where the surface is missing; what
+    was fitted to the stand-in is cut away again.
+
+    Args:
+        raw: The surface, faces counter-clockwise seen from outside.
+        settings: How.
+        on_step: Takes the loss after each step, squared cells.
+        max_bytes: Memory at most.
+
+    Raises:
+        ValueError: the resolution takes too much memory, or the surface has no area.
+    """
+    wanted = BYTES_PER_CUBE * settings.resolution**3
+    if wanted > max_bytes:
+        better = int((max_bytes / BYTES_PER_CUBE) ** (1 / 3))
+        raise ValueError(
+            f"resolution: {settings.resolution} cubes a side would take {wanted / 2**30:.1f} GB, allowed are "
+            f"{max_bytes / 2**30:.1f}. Use {better} or fewer, or --max-memory-gb"
+        )
+    closed = close_surface(raw, 256 if settings.resolution > 48 else 128, max_bytes)
+    size = float((raw.vertices.amax(dim=0) - raw.vertices.amin(dim=0)).max())
+    cell = size / (settings.resolution - 2 * MARGIN_CELLS)
+    stand_in = closed.with_faces(_distances(closed, raw) > cell)
+    target = Mesh(
+        torch.cat([raw.vertices, stand_in.vertices]), torch.cat([raw.faces, stand_in.faces + len(raw.vertices)])
+    )
+    fitted = fit_flexicubes(target, settings, on_step, closed)
+    return fitted.with_faces(_distances(fitted, raw) <= cell)
+
+
+def _distances(mesh: Mesh, other: Mesh) -> Tensor:  # [F], of the middles of faces from the other mesh
+    return closest_on_mesh(other, mesh.corners().mean(dim=1)).distances
 
 
 def surface_loss(surface: FlexSurface, target: Mesh, cell: float, n_samples: int, seed: int) -> Tensor:

@@ -10,20 +10,32 @@ import torch
 from torch import Tensor
 
 from scene3d.core.mesh import Mesh
+from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.depth_views import SurfaceViews
+from scene3d.meshing.finish import decimate, remove_specks
+from scene3d.meshing.flexi_fit import FlexSettings, fit_open_surface
 from scene3d.meshing.fusion import FusionSettings, fuse, suggest_voxel_size, world_points
 from scene3d.meshing.level_set import LEVEL, level_surface
 from scene3d.meshing.opacity_field import opacity_function
+from scene3d.meshing.poisson import FILL, close_surface
 from scene3d.meshing.tetrahedra import tetra_points, tetra_surface
+from scene3d.ops.triangles import closest_on_mesh
 
 logger = logging.getLogger(__name__)
 
-Method = Literal["tsdf", "levelset", "tetrahedra"]
+Method = Literal["tsdf", "levelset", "tetrahedra", "poisson", "flexicubes"]
 
 # Points of tetrahedra nearer than this share of a voxel become one.
 SPACING = 0.25
+# Cells a side of Poisson surfaces at most.
+POISSON_CELLS = 320
+# Loose pieces of less than this share of the largest one's area are no part of what others are fitted to.
+SPECKS = 1e-3
+# Faces of what FlexiCubes are fitted to: its search tree is built anew in every step.
+TARGET_FACES = 120_000
+N_FLEX_STEPS = 60
 # The region of tetrahedra holds all but this share of the depths at each end of each axis.
 OUTSIDE = 0.002
 
@@ -34,12 +46,14 @@ class SurfaceSettings:
 
     Attributes:
         method: tsdf = average depths into signed distances; levelset = where the opacity of places crosses a level, on
-            a lattice; tetrahedra = the same between points of the splats.
+            a lattice; tetrahedra = the same between points of the splats; poisson = a smooth surface through that of
+            tsdf, open where that is; flexicubes = few triangles fitted to that of tsdf.
         voxel_size: Scene units; None from the resolution of the views.
         truncation_voxels: See FusionSettings.
         min_weight: See FusionSettings.
         level: Opacity at which levelset and tetrahedra see a surface.
         max_bytes: Memory at most.
+        resolution: Cubes along the longest side of flexicubes.
     """
 
     method: Method = "tsdf"
@@ -48,6 +62,11 @@ class SurfaceSettings:
     min_weight: float = 1.0
     level: float = LEVEL
     max_bytes: int = 2 << 30
+    resolution: int = 96
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.resolution <= 256:
+            raise ValueError(f"resolution: expected 16 to 256 cubes, got {self.resolution}")
 
 
 def find_surface(scene: Scene, views: SurfaceViews, settings: SurfaceSettings) -> Mesh:
@@ -65,8 +84,12 @@ def find_surface(scene: Scene, views: SurfaceViews, settings: SurfaceSettings) -
     if voxel_size is None:
         voxel_size = suggest_voxel_size(views.depths, views.cameras)
     fusion = FusionSettings(voxel_size, settings.truncation_voxels, settings.min_weight, settings.max_bytes)
-    if settings.method == "tsdf":
+    if settings.method in ("tsdf", "poisson", "flexicubes"):
         mesh = extract_surface(fuse(views.depths, views.cameras, fusion))
+        if settings.method == "poisson":
+            mesh = smooth_surface(mesh, settings, voxel_size)
+        elif settings.method == "flexicubes":
+            mesh = few_triangles(mesh, settings)
     elif settings.method == "levelset":
         mesh = level_surface(opacity_function(scene, views.cameras), views, fusion, settings.level)
     else:
@@ -74,6 +97,27 @@ def find_surface(scene: Scene, views: SurfaceViews, settings: SurfaceSettings) -
         mesh = tetra_surface(opacity_function(scene, views.cameras), points, settings.level, settings.max_bytes)
     logger.info("%s", f"voxels of {voxel_size:.4g}: {mesh.n_faces:,} triangles")
     return mesh
+
+
+def smooth_surface(raw: Mesh, settings: SurfaceSettings, voxel_size: float) -> Mesh:
+    """Poisson's closed surface through a raw one, without what lies farther from it than three voxels or two cells."""
+    raw = remove_specks(raw, SPECKS)
+    size = float((raw.vertices.amax(dim=0) - raw.vertices.amin(dim=0)).max())
+    cells = min(POISSON_CELLS, max(64, int(size / voxel_size / FILL) // 8 * 8))
+    closed = close_surface(raw, cells, settings.max_bytes)
+    reach = max(3 * voxel_size, 2 * size / (FILL * cells))
+    near = closest_on_mesh(raw, closed.corners().mean(dim=1)).distances <= reach
+    return closed.with_faces(near)
+
+
+def few_triangles(raw: Mesh, settings: SurfaceSettings) -> Mesh:
+    """FlexiCubes fitted to a raw surface."""
+    raw = remove_specks(raw, SPECKS)
+    if raw.n_faces > TARGET_FACES:
+        raw = decimate(raw, TARGET_FACES)
+    how = FlexSettings(settings.resolution, N_FLEX_STEPS, n_samples=4 * settings.resolution**2)
+    with Progress(how.n_steps, "fitting cubes") as progress:
+        return fit_open_surface(raw, how, lambda loss: progress.advance(), settings.max_bytes)
 
 
 def depth_region(views: SurfaceViews) -> Tensor:

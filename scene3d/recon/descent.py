@@ -24,7 +24,7 @@ from scene3d.recon.settings import FitSettings
 from scene3d.recon.step import Outcome, Rates, View, half_size
 from scene3d.render import backends
 from scene3d.render.rasterize import rasterize
-from scene3d.render.types import Render
+from scene3d.render.types import RasterSettings, Render
 
 _CPU = torch.device("cpu")
 
@@ -41,6 +41,8 @@ class Objective:
         stepped: Called after every step with the fraction of the run: the place for optimizers of other parameters.
         with_depth: Whether the render holds depth.
         with_normals: Whether the render holds normals.
+        rasterize: What renders instead of render.rasterize.rasterize: Gaussians, one camera, settings, backend. It has
+            no masks.
     """
 
     shown: Callable[[Gaussians, float], Gaussians] = lambda gaussians, fraction: gaussians
@@ -48,6 +50,7 @@ class Objective:
     stepped: Callable[[float], None] = lambda fraction: None
     with_depth: bool = False
     with_normals: bool = False
+    rasterize: Callable[[Gaussians, Cameras, RasterSettings, str], Render] | None = None
 
 
 class Descent:
@@ -98,7 +101,10 @@ def _autograd_step(
     pushed = state.gaussians() if push is None else push.shown(state.gaussians())
     gaussians = objective.shown(pushed, rates.fraction)
     raster = replace(view.raster, with_depth=objective.with_depth, with_normals=objective.with_normals)
-    render = rasterize(gaussians, camera, raster, settings.backend, None if push is None else push.masks)
+    if objective.rasterize is None:
+        render = rasterize(gaussians, camera, raster, settings.backend, None if push is None else push.masks)
+    else:
+        render = objective.rasterize(gaussians, camera, raster, settings.backend)
     rgb = render.rgb[0] if transform is None else exposure.apply(render.rgb[0], transform)
     loss = losses.photometric(rgb, view.target.to(state.device), view.background, settings.ssim_lambda)
     penalty = objective.penalty(gaussians, render, view.index, rates.fraction)

@@ -11,6 +11,7 @@ from typing import Literal
 BackgroundName = Literal["auto", "black", "white", "random"]
 StrategyName = Literal["default", "mcmc"]
 ExposureName = Literal["none", "gain", "affine"]
+SurfaceName = Literal["pgsr", "2dgs", "rade"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class FitSettings:
         pose_lr: Its first step size, radians and scene extents.
         influence: What a method does to the steps, in words: runs that differ by it are others.
         surface: Also pull Gaussians onto surfaces, see recon.surface.
+        surface_method: In which manner.
         backend: Of the rasterizer.
         lrs: Step sizes.
         strategy: Density control.
@@ -146,6 +148,7 @@ class FitSettings:
     pose_opt: bool = False
     pose_lr: float = 1e-5
     surface: bool = False
+    surface_method: SurfaceName = "pgsr"
     influence: str = ""
     backend: str = "auto"
     lrs: LearningRates = field(default_factory=LearningRates)

@@ -1,14 +1,19 @@
-"""Surface: what pulls Gaussians onto surfaces while they are fitted (Chen et al. 2024, PGSR).
+"""Surface: what pulls Gaussians onto surfaces while they are fitted, in one of three manners.
 
+pgsr (Chen et al. 2024), the most exact, several times slower than a plain fit:
 - flat: the shortest axis shrinks, a Gaussian becomes a disc;
 - normals: the normals of the discs agree with those of the depth that they give, away from edges of the photo;
 - geometry: depths of neighbouring views agree, by going there and back again in pixels;
 - photos: patches warped along the discs look alike in both photos (normalised cross-correlation).
+
+2dgs (Huang et al. 2024): flat discs met by rays; what lies on one ray draws together (distortion), and normals agree.
+rade (Zhang et al. 2024): plain Gaussians with a plane of depth each, whose normals agree with those of their depth.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,10 +24,17 @@ from scene3d.core.errors import CaptureError
 from scene3d.core.gaussians import Gaussians
 from scene3d.recon.descent import Objective
 from scene3d.recon.scene_frame import scene_extent
-from scene3d.recon.settings import FitSettings
+from scene3d.recon.settings import FitSettings, SurfaceName
 from scene3d.recon.view_pairs import PairLosses, neighbor_table, pair_losses
-from scene3d.render.planes import Planes, depth_normals, render_planes
+from scene3d.render.planes import MIN_ALPHA, Planes, depth_normals, render_planes
+from scene3d.render.ray_planes import render_ray_planes
+from scene3d.render.surfels import SurfelRender, rasterize_surfels
 from scene3d.render.types import RasterSettings, Render
+
+# Length unit of the distortion, in scene extents: with it, weights of 10 to 1000 mean what they do in the paper.
+DISTORTION_UNIT = 0.075
+# Third scale of discs over their shorter one.
+THINNESS = 0.01
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,8 @@ class SurfaceSettings:
         photos: Of the cross-correlation.
         normals_from: Fraction of the run from which normals count.
         pairs_from: Fraction of the run from which neighbouring views count.
+        distortion: 2dgs: of the spread of depths along rays.
+        distortion_from: Fraction of the run from which it counts.
         n_pixels: Pixels compared with a neighbour in one step.
         n_neighbors: Views from which the neighbour is taken.
     """
@@ -46,6 +60,8 @@ class SurfaceSettings:
     photos: float = 0.15
     normals_from: float = 0.3
     pairs_from: float = 0.5
+    distortion: float = 100.0
+    distortion_from: float = 0.1
     n_pixels: int = 3000
     n_neighbors: int = 4
 
@@ -66,10 +82,49 @@ class SurfaceTerms:
         self._extent = scene_extent(capture.cameras.select(capture.train))
         self._neighbors = neighbor_table(capture.cameras, capture.train, surface.n_neighbors)
         self._greys: dict[int, Tensor] = {}
+        self._surfels: SurfelRender | None = None
 
     def objective(self) -> Objective:
         """As a fit takes it."""
+        method = self._fit.surface_method
+        if method == "2dgs":
+            return Objective(penalty=self.surfel_penalty, rasterize=self._rasterize_surfels)
+        if method == "rade":
+            return Objective(penalty=self.ray_plane_penalty)
         return Objective(penalty=self.penalty, with_normals=True)
+
+    def surfel_penalty(self, gaussians: Gaussians, render: Render, view: int, fraction: float) -> Tensor | None:
+        """Distortion and normals of discs met by rays, for one training photo."""
+        assert self._surfels is not None
+        total = None
+        if fraction >= self._surface.distortion_from:
+            total = self._surface.distortion * self._surfels.distortion.mean()
+        if fraction >= self._surface.normals_from:
+            assert total is not None
+            assert render.depth is not None
+            assert render.normals is not None
+            alpha = render.alpha[0, ..., 0]
+            depth = torch.where(alpha > MIN_ALPHA, render.depth[0, ..., 0], 0.0)
+            total = total + self._normals(Planes(render.normals[0], depth, alpha), view)
+        return total
+
+    def ray_plane_penalty(self, gaussians: Gaussians, render: Render, view: int, fraction: float) -> Tensor | None:
+        """Normals of the planes of plain Gaussians, for one training photo."""
+        if fraction < self._surface.normals_from:
+            return None
+        height, width = render.rgb.shape[1:3]
+        camera = self._camera(view, width, height)
+        planes = render_ray_planes(gaussians, camera, self._raster(view, width), self._fit.backend)
+        return self._normals(planes, view)
+
+    def _normals(self, planes: Planes, view: int) -> Tensor:
+        height, width = planes.depth.shape
+        grey = self._grey(view, width, height)
+        return self._surface.normals * normal_loss(planes, self._camera(view, width, height), grey)
+
+    def _rasterize_surfels(self, gaussians: Gaussians, camera: Cameras, raster: RasterSettings, backend: str) -> Render:
+        self._surfels = rasterize_surfels(gaussians, camera, raster, DISTORTION_UNIT * self._extent, backend)
+        return self._surfels.render
 
     def penalty(self, gaussians: Gaussians, render: Render, view: int, fraction: float) -> Tensor:
         """The weighted sum of all terms that count by now, for one training photo."""
@@ -84,8 +139,7 @@ class SurfaceTerms:
         camera = self._camera(view, width, height)
         raster = self._raster(view, width)
         planes = render_planes(gaussians, camera, raster, self._fit.backend, render.normals[0])
-        grey = self._grey(view, width, height)
-        total = total + surface.normals * normal_loss(planes, camera, grey)
+        total = total + self._normals(planes, view)
         if fraction < surface.pairs_from or len(self._neighbors[view]) == 0:
             return total
         pair = self._pair(gaussians, planes, view, fraction, (width, height))
@@ -137,6 +191,14 @@ def surface_objective(capture: Capture, settings: FitSettings, surface: SurfaceS
         CaptureError: poses are to be refined too.
     """
     return SurfaceTerms(capture, settings, surface or SurfaceSettings()).objective()
+
+
+def lay_flat(gaussians: Gaussians, method: SurfaceName) -> Gaussians:
+    """The Gaussians to begin with: those of 2dgs have a third axis that is thin and stays so."""
+    if method != "2dgs":
+        return gaussians
+    thin = gaussians.log_scales[:, :2].amin(dim=1, keepdim=True) + math.log(THINNESS)
+    return replace(gaussians, log_scales=torch.cat([gaussians.log_scales[:, :2], thin], dim=1))
 
 
 def normal_loss(planes: Planes, camera: Cameras, grey: Tensor) -> Tensor:

@@ -36,8 +36,8 @@ from scene3d.recon.initialize import initialize
 from scene3d.recon.mask_prune import MaskPruning, MaskSettings
 from scene3d.recon.pose_progress import StepProgress
 from scene3d.recon.presets import MAX_SIZES, PresetName, for_codec, preset_settings
-from scene3d.recon.settings import BackgroundName, ExposureName, FitSettings
-from scene3d.recon.surface import surface_objective
+from scene3d.recon.settings import BackgroundName, ExposureName, FitSettings, SurfaceName
+from scene3d.recon.surface import lay_flat, surface_objective
 from scene3d.recon.validate import Validation
 from scene3d.render import backends
 from scene3d.stages import fit_compact, fit_field
@@ -114,8 +114,10 @@ class Config:
     background: BackgroundName = "auto"
     """Behind the scene. auto = random colours where photos have alpha, else black."""
     surface: bool = False
-    """Pull splats onto surfaces, for meshes: flat splats whose normals, depths and photos agree between views. Takes
-    several times as long."""
+    """Pull splats onto surfaces, for meshes. Takes longer."""
+    surface_method: SurfaceName = "pgsr"
+    """surface: pgsr = flat splats whose normals, depths and photos agree between views, most exact, several times
+    slower. 2dgs = discs met by rays, drawn together along them. rade = plain splats with a plane of depth each."""
     mask_weight: float | None = None
     """Prune by masks that are learnt (MaskGaussian) in the second half of the run: weight of the squared share of
     splats kept. 0.02 removes what photos hardly show, larger values more."""
@@ -178,6 +180,8 @@ def run(config: Config) -> None:
     aware = _aware(config, capture, settings, info)
     first = _first_gaussians(config, capture)
     _check_memory(capture, len(first), settings)
+    if settings.surface:
+        first = lay_flat(first, settings.surface_method)
     path = config.out / "checkpoint.pt"
     resumes = config.resume and path.exists()
     done = checkpoint.load(path, capture, settings).step if resumes else 0
@@ -267,8 +271,10 @@ def fit_settings(config: Config, capture: Capture) -> FitSettings:
         preset = replace(for_codec(preset, wanted.noise_from), influence=str(wanted))
         preset = preset if config.max_steps is None else replace(preset, max_steps=config.max_steps)
     names = ("time_limit", "sh_degree", "antialiased", "exposure", "pose_opt", "background", "opacity_reg", "scale_reg")
-    more = ("surface", "eval_steps", "checkpoint_every", "seed", "backend")
+    more = ("surface", "surface_method", "eval_steps", "checkpoint_every", "seed", "backend")
     if config.mask_weight is not None:
+        if config.surface and config.surface_method == "2dgs":
+            raise ValueError("mask_weight: the discs of --surface-method 2dgs take no masks. Use pgsr or rade")
         # Once masks are there, the number of Gaussians may only fall.
         begin = _mask_settings(config).start
         preset = replace(preset, influence=f"{_mask_settings(config)} {preset.influence}")

@@ -52,12 +52,15 @@ class Config:
     placed all around, which suits objects."""
     method: Method = "tsdf"
     """tsdf = average depth images into signed distances, then marching cubes. levelset = where the rays of all views
-    have lost half of their light, on a lattice. tetrahedra = the same between points of the splats, for thin parts."""
+    have lost half of their light, on a lattice. tetrahedra = the same between points of the splats, for thin parts.
+    poisson = a smooth surface through that of tsdf. flexicubes = few triangles fitted to that of tsdf, edges kept."""
     depth: DepthKind = "auto"
     """median = where half of the light is stopped; expected = the mean, smoother, wrong at edges; plane = along flat
-    splats, for scenes of fit --surface. auto = what suits."""
+    splats, for scenes of fit --surface; ray = the mean of planes through round splats. auto = what suits."""
     voxel_size: float | None = None
     """Scene units. Default: 1.6 pixels. Smaller keeps more detail and more noise."""
+    resolution: int = 96
+    """flexicubes: cubes along the longest side; triangles grow with its square, time and memory with its cube."""
     level: float = LEVEL
     """levelset, tetrahedra: share of the light that is lost at the surface; lower ones are thicker."""
     far: float | None = None
@@ -148,6 +151,7 @@ def _settings(config: Config, out: Path, far: float) -> MeshSettings:
             min_weight=config.min_weight,
             level=config.level,
             max_bytes=int(config.max_memory_gb * 2**30),
+            resolution=config.resolution,
         ),
         finish=FinishSettings(config.min_component, config.max_hole_edges, config.max_faces),
         closed_resolution=config.closed_resolution if config.watertight else 0,
