@@ -15,18 +15,21 @@ from mesh_shapes import (
     edge_counts,
     euler_number,
     is_closed,
+    ring_cameras,
     sphere_field,
     tilt,
     torus_field,
 )
 
+from scene3d.core.cameras import Cameras
 from scene3d.core.mesh import Mesh
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.compare import CompareSettings, compare_meshes
 from scene3d.meshing.flexi_fit import FlexSettings, fit_flexicubes, fit_open_surface, grid_around
+from scene3d.meshing.flexi_views import TargetView, fit_to_views, view_loss
 from scene3d.meshing.flexicubes import extract, start_grid
 from scene3d.meshing.mosaic import MosaicSdf, mesh_of_mosaic, mosaic_of_mesh, pack_mosaic, unpack_mosaic
-from scene3d.ops.triangles import signed_distance
+from scene3d.ops.triangles import signed_distance, view_mesh
 
 SETTINGS = CompareSettings(thresholds=(0.01,), n_samples=4000)
 
@@ -162,3 +165,29 @@ def test_cubes_beyond_the_memory_are_refused():
         ValueError, match=r"resolution: 200 cubes a side would take 4\.5 GB, allowed are 1\.0\. Use 121 or"
     ):
         fit_open_surface(box(), FlexSettings(resolution=200), max_bytes=1 << 30)
+
+
+def views_of(mesh: Mesh, cameras: Cameras) -> list[TargetView]:
+    seen = [view_mesh(mesh, cameras, i) for i in range(len(cameras))]
+    return [TargetView(one.depth, ~one.hit) for one in seen]
+
+
+def test_images_alone_turn_a_ball_into_a_box():
+    truth, cameras = box((0.8, 0.5, 0.6), tilt()), ring_cameras(12)
+    start = grid_around(box((1.1, 1.1, 1.1)), 16, lambda p: sphere_field(p, 0.7))
+    fitted = fit_to_views(start, views_of(truth, cameras), cameras, FlexSettings(16, n_steps=40, lr=0.06))
+    before, after = (compare_meshes(m, truth, SETTINGS).chamfer for m in (extract(start).mesh(), fitted))
+    assert is_closed(fitted)
+    assert after < 0.25 * before
+    assert after < 0.2 * start.cell
+
+
+def test_a_mesh_that_looks_right_costs_nothing():
+    cameras, generator = ring_cameras(2), torch.Generator().manual_seed(0)
+    grid = grid_around(box(), 16, sphere_field)
+    grid = replace(grid, sdf=grid.sdf / grid.cell)
+    surface = extract(grid)
+    view = views_of(surface.mesh(), cameras)[0]
+    assert float(view_loss(surface, grid, view, cameras.select([0]), generator)) < 1e-5
+    smaller = replace(view, depth=torch.zeros_like(view.depth), empty=torch.ones_like(view.empty))
+    assert float(view_loss(surface, grid, smaller, cameras.select([0]), generator)) > 0.1

@@ -11,11 +11,15 @@ namespace {
 constexpr int64_t kPointsPerTask = 8192;
 constexpr float kDepthSlack = 1e-3f;  // rounding of float32 depths, relative
 constexpr float kMinZ = 1e-6f;
+// Pixels around a point that differ by more than this share of its depth hold two surfaces: their colours are mixed, and
+// count only where there are no others.
+constexpr float kOneSurface = 0.02f, kMixedShare = 0.01f;
 
 struct Seen {
   float x, y;  // of the pixel, less one half
   float z;
   float facing;  // cosine between normal and ray
+  bool mixed;    // the pixels around show two surfaces
 };
 
 // Whether the view sees the point: in the image, facing it, and no farther than
@@ -37,8 +41,10 @@ bool sees(const MeshView& view, const double* center, const float* depth, const 
   const int64_t x0 = std::min(static_cast<int64_t>(seen.x), view.width - 1),
                 y0 = std::min(static_cast<int64_t>(seen.y), view.height - 1);
   const int64_t x1 = std::min(x0 + 1, view.width - 1), y1 = std::min(y0 + 1, view.height - 1);
-  const float farthest = std::max(std::max(depth[y0 * view.width + x0], depth[y0 * view.width + x1]),
-                                  std::max(depth[y1 * view.width + x0], depth[y1 * view.width + x1]));
+  const float around[4] = {depth[y0 * view.width + x0], depth[y0 * view.width + x1], depth[y1 * view.width + x0],
+                           depth[y1 * view.width + x1]};
+  const float farthest = *std::max_element(around, around + 4), nearest = *std::min_element(around, around + 4);
+  seen.mixed = !(nearest > 0) || farthest - nearest > kOneSurface * seen.z;
   return farthest > 0 && seen.z <= farthest * (1 + kDepthSlack);
 }
 
@@ -69,7 +75,8 @@ void blend_picture(const float* points, const float* normals, int64_t n_points, 
       Seen seen;
       if (!sees(view, center, depth, points + 3 * i, normals + 3 * i, min_facing, seen)) continue;
       const float resolution = static_cast<float>(view.fx) / seen.z;
-      const float w = std::pow(seen.facing, facing_power) * resolution * resolution;
+      const float sure = seen.mixed ? kMixedShare : 1.0f;
+      const float w = sure * std::pow(seen.facing, facing_power) * resolution * resolution;
       add_sample(view, picture, seen.x, seen.y, w, total + 3 * i);
       weight[i] += w;
     }

@@ -77,6 +77,27 @@ def fit_flexicubes(
     """
     closed = target if signs is None else signs
     grid = grid_around(target, settings.resolution, lambda points: signed_distance(closed, points))
+
+    def loss(surface: FlexSurface, moved: CubeGrid, step: int) -> Tensor:
+        return surface_loss(surface, target, grid.cell, settings.n_samples, settings.seed + step)
+
+    return extract(optimize(grid, settings, loss, on_step)).mesh()
+
+
+def optimize(
+    grid: CubeGrid,
+    settings: FlexSettings,
+    loss: Callable[[FlexSurface, CubeGrid, int], Tensor],
+    on_step: Callable[[float], None] = lambda loss: None,
+) -> CubeGrid:
+    """Move distances, corners and weights of a grid down a loss.
+
+    Args:
+        grid: To begin with.
+        settings: How.
+        loss: Of the surface, the grid (its distances in cells) and the number of the step.
+        on_step: Takes the loss after each step.
+    """
     # Distances in cells: step sizes and weights then do not depend on the scale of the scene.
     learned = {name: value.clone() for name, value in grid.learnable().items()}
     learned["sdf"] /= grid.cell
@@ -88,16 +109,15 @@ def fit_flexicubes(
             group["lr"] = settings.lr * 0.05**done
         moved = replace(grid, **learned)
         surface = extract(moved, with_centers=True)
-        loss = surface_loss(surface, target, grid.cell, settings.n_samples, settings.seed + step)
+        value = loss(surface, moved, step)
         # Later pulls on the signs would move what lies well already.
         signs = settings.signs * max(0.05, 1 - 4 * done)
-        total = loss + settings.deviation * surface.deviation + signs * sign_changes(learned["sdf"])
+        total = value + settings.deviation * surface.deviation + signs * sign_changes(learned["sdf"])
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        on_step(float(loss.detach()))
-    final = replace(grid, **{name: value.detach() for name, value in learned.items()})
-    return extract(final).mesh()
+        on_step(float(value.detach()))
+    return replace(grid, **{name: value.detach() for name, value in learned.items()})
 
 
 def fit_open_surface(
