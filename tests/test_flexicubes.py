@@ -28,8 +28,9 @@ from scene3d.meshing.compare import CompareSettings, compare_meshes
 from scene3d.meshing.flexi_fit import FlexSettings, fit_flexicubes, fit_open_surface, grid_around
 from scene3d.meshing.flexi_views import TargetView, fit_to_views, view_loss
 from scene3d.meshing.flexicubes import extract, start_grid
+from scene3d.meshing.hash_sdf import HashSdfSettings, active_levels, fit_hash_sdf
 from scene3d.meshing.mosaic import MosaicSdf, mesh_of_mosaic, mosaic_of_mesh, pack_mosaic, unpack_mosaic
-from scene3d.ops.triangles import signed_distance, view_mesh
+from scene3d.ops.triangles import sample_surface, signed_distance, view_mesh
 
 SETTINGS = CompareSettings(thresholds=(0.01,), n_samples=4000)
 
@@ -191,3 +192,22 @@ def test_a_mesh_that_looks_right_costs_nothing():
     assert float(view_loss(surface, grid, view, cameras.select([0]), generator)) < 1e-5
     smaller = replace(view, depth=torch.zeros_like(view.depth), empty=torch.ones_like(view.empty))
     assert float(view_loss(surface, grid, smaller, cameras.select([0]), generator)) > 0.1
+
+
+def test_a_hash_grid_learns_distances_that_flexicubes_can_take():
+    truth = bracket(0.06)
+    settings = HashSdfSettings(n_levels=6, n_row_bits=11, n_steps=70, n_points=1000)
+    learned = fit_hash_sdf(truth, lambda p: bracket_field(p @ tilt()), settings)
+    points, _ = sample_surface(truth, 2000, 5)
+    assert float(learned(points).abs().mean()) < 0.02
+    grid = grid_around(truth, 24, learned)
+    result = compare_meshes(extract(grid).mesh(), truth, SETTINGS)
+    assert result.completeness < 0.7 * grid.cell
+
+
+def test_levels_are_switched_on_one_after_the_other():
+    settings = HashSdfSettings(n_levels=8, first_levels=2, all_from=0.5)
+    levels = [active_levels(settings, f) for f in (0.0, 0.1, 0.25, 0.5, 1.0)]
+    assert levels == [2, 3, 5, 8, 8]
+    with pytest.raises(ValueError, match="first_levels: expected 1 to n_levels"):
+        HashSdfSettings(n_levels=4, first_levels=5)

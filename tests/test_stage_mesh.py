@@ -105,3 +105,24 @@ def test_bad_options_are_told_in_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("method", ["levelset", "tetrahedra", "poisson"])
+def test_every_method_writes_a_mesh(scene_path: Path, tmp_path: Path, method: str):
+    out = tmp_path / "mesh.ply"
+    options = ["--method", method, "--max-size", "96", "--max-views", "16", "--max-faces", "2000", "--min-agree", "0"]
+    assert main(["mesh", str(scene_path), "--out", str(out), *options]) == 0
+    mesh = read_mesh(out)
+    assert 200 < mesh.n_faces <= 2000
+    assert float((mesh.vertices.norm(dim=1) - 1).abs().mean()) < 0.05
+    assert mesh.colors is not None
+
+
+def test_levels_and_fields_that_do_not_fit_are_refused(
+    scene_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "mesh.ply"
+    options = ["--max-size", "64", "--max-views", "8", "--out", str(out)]
+    assert main(["mesh", str(scene_path), "--method", "levelset", "--level", "1.5", *options]) != 0
+    assert "level: expected an opacity between 0 and 1, got 1.5" in capsys.readouterr().err
+    assert not out.exists()

@@ -7,7 +7,7 @@ closed; targets with holes are met where they are and closed beyond.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -107,7 +107,7 @@ def optimize(
         done = step / settings.n_steps
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * 0.05**done
-        moved = replace(grid, **learned)
+        moved = grid.with_learnable(learned)
         surface = extract(moved, with_centers=True)
         value = loss(surface, moved, step)
         # Later pulls on the signs would move what lies well already.
@@ -117,7 +117,7 @@ def optimize(
         total.backward()
         optimizer.step()
         on_step(float(value.detach()))
-    return replace(grid, **{name: value.detach() for name, value in learned.items()})
+    return grid.with_learnable({name: value.detach() for name, value in learned.items()})
 
 
 def fit_open_surface(

@@ -47,6 +47,10 @@ class CubeGrid:
         names = ("sdf", "offsets", "alpha", "beta", "gamma")
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name in names}
 
+    def with_learnable(self, values: dict[str, Tensor]) -> CubeGrid:
+        """The same grid with other values of `learnable`."""
+        return CubeGrid(low=self.low, cell=self.cell, **values)
+
     def points(self) -> Tensor:
         """Corners of cubes, moved. [R+1, R+1, R+1, 3]"""
         return grid_points(self.sdf.shape[0] - 1, self.low, self.cell) + 0.5 * self.cell * self.offsets.tanh()
@@ -155,8 +159,8 @@ def _surface_cubes(sdf: Tensor) -> tuple[Tensor, Tensor]:
         both = (low == 2 * axis + 1) & (high == 2 * axis)
         for start in (0, 1):
             rows.narrow(dim, start, n - 1)[both] = case.narrow(dim, start, n - 1)[both] + 256
-    z, y, x = ((case > 0) & (case < 255)).nonzero(as_tuple=True)
-    return torch.stack([x, y, z], dim=1), rows[z, y, x]
+    cut = ((case > 0) & (case < 255)).nonzero()
+    return cut.flip(1), rows[tuple(cut.unbind(1))]
 
 
 def _dual_vertices(
