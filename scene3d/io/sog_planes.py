@@ -26,8 +26,15 @@ MAX_PALETTE = 65_536
 KMEANS_ITERATIONS = 10
 # An error of the logarithm of a thin axis changes the covariance by the square of its share of the largest.
 AXIS_POWER = 2.0
-# From here on a new description of axes is worth the bytes it costs.
-KEEP_AXES_BELOW = 0.05
+# How much farther off scales and colours may be on average, all alike, than the best codebook would be, for the sake
+# of those that are seen. Files of splat-transform, whose codebooks come from plain k-means, are farther off.
+SCALE_SLACK, COLOR_SLACK = 1.07, 1.04
+MAX_LOG_WEIGHT = 8.0
+# Clusters of harmonics mind all Gaussians alike as much as those that are seen.
+PALETTE_FLOOR = 1.0
+# Smaller scenes have entries enough for all: there k-means comes nearer to the best codebook than that.
+SLACK_ROWS = 4096
+MIN_FLOOR, MAX_FLOOR, FLOOR_STEPS, FLOOR_ROWS = 0.05, 50.0, 5, 50_000
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,9 @@ def sog_planes(gaussians: Gaussians) -> SogPlanes:
     size = plane_size(len(ordered))
     weights = visibility(ordered)
     means, mins, maxs = _means_16bit(ordered.means)
-    quats, log_scales = axis_choice.choose(
-        ordered.quats, ordered.log_scales, lambda quats: _from_8bit(_quats_8bit(quats)), KEEP_AXES_BELOW
-    )
-    scale_book = optimal_codebook_1d(log_scales.flatten(), ENTRIES, _axis_weights(log_scales, weights).flatten())
-    color_book = optimal_codebook_1d(ordered.sh0.flatten(), ENTRIES, weights.repeat_interleave(3))
+    quats, log_scales = _named_axes(ordered)
+    scale_book = _codebook(log_scales, _axis_weights(log_scales, weights), SCALE_SLACK)
+    color_book = _codebook(ordered.sh0[:, 0], weights[:, None].expand(-1, 3), COLOR_SLACK)
     opacities = (ordered.opacities * 255).round()
     rows = {
         "means_l": means & 255,
@@ -80,7 +85,7 @@ def sog_planes(gaussians: Gaussians) -> SogPlanes:
     palette_count, palette_book = 0, torch.zeros(0)
     if ordered.sh_degree and len(ordered):
         palette, labels = kmeans(
-            ordered.shN.flatten(1), palette_size(len(ordered)), weights=weights, n_iter=KMEANS_ITERATIONS
+            ordered.shN.flatten(1), palette_size(len(ordered)), weights + PALETTE_FLOOR, n_iter=KMEANS_ITERATIONS
         )
         palette_count = len(palette)
         masses = torch.zeros(palette_count).index_add_(0, labels, weights)
@@ -102,14 +107,15 @@ def sog_planes(gaussians: Gaussians) -> SogPlanes:
 
 
 def visibility(gaussians: Gaussians) -> Tensor:
-    """How much each Gaussian shows: opacity times the area of its largest section, bounded, mean 1. [N]"""
+    """How much an error of each Gaussian shows: its squared opacity times its largest section, bounded, mean 1. [N]"""
     if len(gaussians) == 0:
         return torch.zeros(0)
     logs = gaussians.log_scales.sort(dim=1).values
-    area = (gaussians.opacities.clamp_min(1e-3).log() + logs[:, 1] + logs[:, 2]).double()
-    # A few giants must not take every entry, and no Gaussian is worth nothing.
+    area = (2 * gaussians.opacities.clamp_min(1e-3).log() + logs[:, 1] + logs[:, 2]).double()
+    # A pixel errs by opacity times the error, and errors are squared. A few giants must not take every entry, and no
+    # Gaussian is worth nothing.
     middle = area.median()
-    weights = (area - middle).clamp(-5, 5).exp()
+    weights = (area - middle).clamp(-MAX_LOG_WEIGHT, MAX_LOG_WEIGHT).exp()
     return (weights / weights.mean()).float()
 
 
@@ -138,6 +144,43 @@ def _quats_8bit(quats: Tensor) -> Tensor:  # [N, 4]
 
 def _from_8bit(codes: Tensor) -> Tensor:  # [N, 4] -> unit quaternions as a reader makes them
     return smallest_three.decode(codes[:, :3] / 127.5 - 1, codes[:, 3] - 252)
+
+
+def _named_axes(gaussians: Gaussians) -> tuple[Tensor, Tensor]:  # quats [N, 4], log scales [N, 3]
+    """Names of axes that suffer least from rounding, where harmonics make up the file: rotations take more bytes."""
+    if gaussians.sh_degree == 0:
+        return gaussians.quats, gaussians.log_scales
+    return axis_choice.choose(gaussians.quats, gaussians.log_scales, lambda quats: _from_8bit(_quats_8bit(quats)))
+
+
+def _codebook(values: Tensor, weights: Tensor, slack: float) -> Tensor:  # [N, 3], [N, 3] -> [256]
+    """The codebook that is best by weights among those whose plain error is at most `slack` times the least possible.
+
+    Adding one number to all weights trades the one error for the other in the best way (Lagrange).
+    """
+    if len(values) == 0:
+        return optimal_codebook_1d(values.flatten(), ENTRIES)
+    every = -(-len(values) // FLOOR_ROWS)
+    sample = values[::every].flatten(), weights[::every].flatten()
+    floor = MAX_FLOOR if len(values) < SLACK_ROWS else _floor(*sample, slack)
+    return optimal_codebook_1d(values.flatten(), ENTRIES, weights.flatten() + floor * weights.mean())
+
+
+def _floor(values: Tensor, weights: Tensor, slack: float) -> float:
+    """What to add to all weights, in units of their mean, so that the plain error stays within `slack`. [M], [M]"""
+    limit = slack * _error(values, optimal_codebook_1d(values, ENTRIES))
+    if _error(values, optimal_codebook_1d(values, ENTRIES, weights)) <= limit:
+        return 0.0
+    low, high = math.log(MIN_FLOOR), math.log(MAX_FLOOR)
+    for _ in range(FLOOR_STEPS):
+        middle = (low + high) / 2
+        book = optimal_codebook_1d(values, ENTRIES, weights + math.exp(middle) * weights.mean())
+        low, high = (low, middle) if _error(values, book) <= limit else (middle, high)
+    return math.exp(high)
+
+
+def _error(values: Tensor, codebook: Tensor) -> float:
+    return float((values - codebook[nearest_entry(values, codebook)]).double().square().mean().sqrt())
 
 
 def _axis_weights(log_scales: Tensor, weights: Tensor) -> Tensor:  # [N, 3]
