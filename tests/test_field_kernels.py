@@ -7,10 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from field_scenes import random_field, random_rays
+from tiny_capture import tiny_cameras
 
 from scene3d.core.fields import Field, decoder_of
+from scene3d.ops.factor_grid import density_feature, node_coordinates
+from scene3d.ops.rays import camera_rays, tiled_pixels
 from scene3d.render import field_cpu, field_reference
-from scene3d.render.field_march import SMOOTH, MarchSettings
+from scene3d.render.field_march import SMOOTH, MarchSettings, RaySums
 
 if not field_cpu.is_available():
     pytest.skip("the native module is not built", allow_module_level=True)
@@ -117,6 +120,60 @@ def test_threads_do_not_change_a_bit():
         results.append([colors.detach(), *(v.grad for v in (*leaf.factors(), *leaf.decoder.tensors()))])
     field_cpu._cpu.set_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_the_gradient_of_distortion_is_that_of_its_definition():
+    field = random_field("vm", step=0.2)
+    origins, directions, jitter = random_rays(12)
+    native = field_cpu.NativeField(field, SMOOTH)
+    tape, strength = native.new_tape(), 0.3
+    sums = native.march(origins, directions, jitter, tape)
+    got = [torch.zeros_like(value) for value in field.factors()]
+    nothing = RaySums(*(torch.zeros_like(v) for v in (sums.features, sums.opacity, sums.distance)))
+    native.march_backward(tape, nothing, got, field_cpu.empty_marks(got), strength)
+
+    factors = tuple(value.clone().requires_grad_() for value in field.factors())
+    leaf = field.with_factors(factors)
+    t, taken = field_reference._samples(leaf, origins, directions, jitter, SMOOTH)
+    nodes = node_coordinates(leaf, (origins[:, None] + directions[:, None] * t[..., None])[taken])
+    density = torch.nn.functional.softplus(density_feature(leaf, nodes) + leaf.density_shift) * leaf.density_scale
+    alpha = torch.zeros_like(t).masked_scatter(taken, 1 - torch.exp(-density * leaf.step))
+    weights = alpha * torch.cumprod(torch.cat([torch.ones(12, 1), 1 - alpha[:, :-1]], dim=1), dim=1)
+    pairs = (weights[:, :, None] * weights[:, None] * (t[:, :, None] - t[:, None]).abs()).sum()
+    (strength * (pairs + leaf.step / 3 * (weights**2).sum())).backward()
+    for want, value in zip(factors[: len(leaf.density)], got, strict=False):
+        torch.testing.assert_close(value, want.grad, rtol=1e-7, atol=1e-10)
+
+
+def test_an_image_in_one_go_is_that_of_its_rays():
+    for kind in KINDS:
+        field = random_field(kind, has_occupancy=True)
+        camera = tiny_cameras().select([2]).to(dtype=torch.float64)
+        native, decoder = field_cpu.NativeField(field), field_cpu.NativeDecoder(field.decoder)
+        rgb, alpha, depth = native.image(decoder, camera, (0.2, 0.5, 1.0))
+        columns, rows = tiled_pixels(camera.width(), camera.height())
+        origins, directions = camera_rays(camera, torch.zeros_like(columns), columns, rows)
+        sums = native.march(origins.contiguous(), directions.contiguous(), None)
+        colors = decoder.decode(sums.features, sums.opacity, directions.contiguous())
+        want = colors + (1 - sums.opacity[:, None]) * torch.tensor([0.2, 0.5, 1.0], dtype=torch.float64)
+        torch.testing.assert_close(alpha[rows, columns, 0], sums.opacity, rtol=0, atol=1e-9)
+        torch.testing.assert_close(rgb[rows, columns], want, rtol=0, atol=1e-9)
+        assert 1 < float(depth[alpha > 0.2].min()) < float(depth.max()) < 7
+        assert 0 < float((alpha > 0).double().mean()) < 1
+
+
+def test_an_image_from_inside_of_the_field_is_that_of_its_rays():
+    field = random_field("vm", has_occupancy=True)
+    camera = tiny_cameras().select([0]).to(dtype=torch.float64)
+    viewmats = camera.viewmats.clone()
+    viewmats[:, :3, 3] = torch.tensor([0.1, 0.0, 0.3])
+    camera = replace(camera, viewmats=viewmats)
+    native, decoder = field_cpu.NativeField(field), field_cpu.NativeDecoder(field.decoder)
+    _, alpha, _ = native.image(decoder, camera, (0.0, 0.0, 0.0))
+    columns, rows = tiled_pixels(camera.width(), camera.height())
+    origins, directions = camera_rays(camera, torch.zeros_like(columns), columns, rows)
+    sums = native.march(origins.contiguous(), directions.contiguous(), None)
+    torch.testing.assert_close(alpha[rows, columns, 0], sums.opacity, rtol=0, atol=1e-9)
 
 
 def test_an_opaque_field_ends_rays_early():

@@ -29,6 +29,7 @@ NB_MODULE(_cpu, m) {
   scene3d::bind_grid_sort(m);
   scene3d::bind_field(m);
   scene3d::bind_field_decoder(m);
+  scene3d::bind_field_image(m);
   scene3d::bind_octree(m);
   scene3d::bind_planes(m);
   scene3d::bind_rotations(m);

@@ -44,6 +44,7 @@ struct FieldCall {
   T near, far;
   T min_weight;         // samples below have no colour
   T min_transmittance;  // a ray ends below it
+  T distortion;         // of the way back: weight of the spread of a ray's weights
   OccupancyBits occupancy;
   Slab<T> slabs[kSets][kMaxSlabs];
   LeafLevel levels[kMaxLevels];

@@ -11,13 +11,14 @@
 
 #include "cpu/field_bindings.h"
 #include "cpu/field_march.h"
+#include "cpu/field_native.h"
 #include "cpu/parallel.h"
 
 namespace scene3d {
 namespace {
 
 template <class T>
-using Values = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+using Values = FieldValues<T>;
 template <class T>
 using Rows3 = Array<T, nb::shape<-1, 3>>;
 template <class T>
@@ -25,8 +26,7 @@ using Column = Array<T, nb::ndim<1>>;
 template <class T>
 using Table = Array<T, nb::ndim<2>>;
 using Bytes = nb::ndarray<uint8_t, nb::c_contig, nb::device::cpu>;
-using Words = Column<const int64_t>;
-using LeafGrid = Array<const int32_t, nb::ndim<3>>;
+using Words = FieldWords;
 
 void expect(bool holds, const char* problem) {
   if (!holds) throw nb::value_error(problem);
@@ -41,70 +41,71 @@ int64_t slab_rows(const FieldCall<T>& call, int i) {
   return call.kind == FieldKind::vm ? vm[i] : cp[i];
 }
 
-// A field with the arrays that it points to.
+// Of tri-vectors, before set_values. Each level: numbers of leaves [Z, Y, X], nodes of a vector, whether it is shifted.
 template <class T>
-struct NativeField {
-  FieldCall<T> call;
-  std::vector<Values<const T>> values;
-  std::optional<Words> words, coarse;
-  std::vector<LeafGrid> leaves;
-
-  // Of tri-vectors, before set_values. Each level: numbers of leaves [Z, Y, X], nodes of a vector, whether it is shifted.
-  void set_levels(const std::vector<LeafGrid>& grids, const std::vector<int>& nodes, const std::vector<bool>& is_shifted) {
-    const size_t n = grids.size();
-    expect(call.kind == FieldKind::trivec && n >= 1 && n <= kMaxLevels && nodes.size() == n && is_shifted.size() == n,
-           "levels: expected one or two, of a tri-vector field");
-    call.n_levels = static_cast<int>(n);
-    for (size_t l = 0; l < n; l++) {
-      LeafLevel& level = call.levels[l];
-      expect(nodes[l] >= 2, "nodes: expected at least 2");
-      level.nodes = nodes[l], level.is_shifted = is_shifted[l], level.leaves = grids[l].data();
-      for (size_t a = 0; a < 3; a++) {
-        level.cells[a] = static_cast<int>(grids[l].shape(2 - a));
-        expect(level.cells[a] > (is_shifted[l] ? 1 : 0), "levels: expected at least one cube along each axis");
-      }
-      int32_t n_leaves = 0;
-      for (size_t i = 0; i < grids[l].size(); i++) {
-        const int32_t leaf = level.leaves[i];
-        expect(leaf == -1 || leaf == n_leaves, "levels: expected leaves numbered in their order");
-        n_leaves += leaf >= 0;
-      }
-      expect(static_cast<int64_t>(n_leaves) * nodes[l] < INT32_MAX && grids[l].size() < INT32_MAX, "levels: too many leaves");
-      call.n_leaves[l] = n_leaves;
+void set_levels(NativeField<T>& self, const std::vector<LeafGrid>& grids, const std::vector<int>& nodes,
+                const std::vector<bool>& is_shifted) {
+  FieldCall<T>& call = self.call;
+  const size_t n = grids.size();
+  expect(call.kind == FieldKind::trivec && n >= 1 && n <= kMaxLevels && nodes.size() == n && is_shifted.size() == n,
+         "levels: expected one or two, of a tri-vector field");
+  call.n_levels = static_cast<int>(n);
+  for (size_t l = 0; l < n; l++) {
+    LeafLevel& level = call.levels[l];
+    expect(nodes[l] >= 2, "nodes: expected at least 2");
+    level.nodes = nodes[l], level.is_shifted = is_shifted[l], level.leaves = grids[l].data();
+    for (size_t a = 0; a < 3; a++) {
+      level.cells[a] = static_cast<int>(grids[l].shape(2 - a));
+      expect(level.cells[a] > (is_shifted[l] ? 1 : 0), "levels: expected at least one cube along each axis");
     }
-    leaves = grids;
-  }
-
-  void set_box(const std::vector<double>& low, const std::vector<double>& high) {
-    expect(low.size() == 3 && high.size() == 3, "low, high: expected 3 numbers");
-    for (int a = 0; a < 3; a++) call.low[a] = static_cast<T>(low[a]), call.high[a] = static_cast<T>(high[a]);
-  }
-
-  void set_values(const std::vector<Values<const T>>& arrays) {
-    const int n = call.n_slabs();
-    expect(arrays.size() == static_cast<size_t>(2 * n), "values: wrong number of arrays");
-    for (int i = 0; i < 2 * n; i++) {
-      const int set = i / n, slab = i % n;
-      const int64_t rows = slab_rows(call, slab);
-      expect(static_cast<int64_t>(arrays[i].size()) == rows * call.rank[set], "values: an array has the wrong size");
-      call.slabs[set][slab].values = arrays[i].data(), call.slabs[set][slab].n_rows = rows;
+    int32_t n_leaves = 0;
+    for (size_t i = 0; i < grids[l].size(); i++) {
+      const int32_t leaf = level.leaves[i];
+      expect(leaf == -1 || leaf == n_leaves, "levels: expected leaves numbered in their order");
+      n_leaves += leaf >= 0;
     }
-    values = arrays;
+    expect(static_cast<int64_t>(n_leaves) * nodes[l] < INT32_MAX && grids[l].size() < INT32_MAX, "levels: too many leaves");
+    call.n_leaves[l] = n_leaves;
   }
+  self.leaves = grids;
+}
 
-  void set_occupancy(std::optional<Words> fine, std::optional<Words> above, const std::vector<int>& size) {
-    expect(size.size() == 3, "occupancy: expected 3 sizes");
-    words = fine, coarse = above;
-    for (int a = 0; a < 3; a++) call.occupancy.n[a] = size[a];
-    if (!fine) return;
-    int64_t n_words = 1, n_coarse = 1;
-    for (int a = 0; a < 3; a++) n_words *= (size[a] + 3) / 4, n_coarse *= ((size[a] + 3) / 4 + 3) / 4;
-    expect(above && static_cast<int64_t>(fine->size()) == n_words && static_cast<int64_t>(above->size()) == n_coarse,
-           "occupancy: wrong number of words");
-    call.occupancy.words = reinterpret_cast<const uint64_t*>(fine->data());
-    call.occupancy.coarse = reinterpret_cast<const uint64_t*>(above->data());
+template <class T>
+void set_box(NativeField<T>& self, const std::vector<double>& low, const std::vector<double>& high) {
+  FieldCall<T>& call = self.call;
+  expect(low.size() == 3 && high.size() == 3, "low, high: expected 3 numbers");
+  for (int a = 0; a < 3; a++) call.low[a] = static_cast<T>(low[a]), call.high[a] = static_cast<T>(high[a]);
+}
+
+template <class T>
+void set_values(NativeField<T>& self, const std::vector<Values<const T>>& arrays) {
+  FieldCall<T>& call = self.call;
+  const int n = call.n_slabs();
+  expect(arrays.size() == static_cast<size_t>(2 * n), "values: wrong number of arrays");
+  for (int i = 0; i < 2 * n; i++) {
+    const int set = i / n, slab = i % n;
+    const int64_t rows = slab_rows(call, slab);
+    expect(static_cast<int64_t>(arrays[i].size()) == rows * call.rank[set], "values: an array has the wrong size");
+    call.slabs[set][slab].values = arrays[i].data(), call.slabs[set][slab].n_rows = rows;
   }
-};
+  self.values = arrays;
+}
+
+template <class T>
+void set_occupancy(NativeField<T>& self, std::optional<Words> fine, std::optional<Words> above,
+                   const std::vector<int>& size) {
+  FieldCall<T>& call = self.call;
+  expect(size.size() == 3, "occupancy: expected 3 sizes");
+  self.words = fine, self.coarse = above;
+  for (int a = 0; a < 3; a++) call.occupancy.n[a] = size[a];
+  if (!fine) return;
+  int64_t n_words = 1, n_coarse = 1;
+  for (int a = 0; a < 3; a++) n_words *= (size[a] + 3) / 4, n_coarse *= ((size[a] + 3) / 4 + 3) / 4;
+  expect(above && static_cast<int64_t>(fine->size()) == n_words && static_cast<int64_t>(above->size()) == n_coarse,
+         "occupancy: wrong number of words");
+  call.occupancy.words = reinterpret_cast<const uint64_t*>(fine->data());
+  call.occupancy.coarse = reinterpret_cast<const uint64_t*>(above->data());
+}
 
 template <class T>
 FieldRays<T> rays_of(const Rows3<const T>& origins, const Rows3<const T>& directions,
@@ -148,8 +149,9 @@ void call_forward(const NativeField<T>& field, const Rows3<const T>& origins, co
 template <class T>
 void call_backward(const NativeField<T>& field, FieldTape<T>& tape, const Table<const T>& v_features,
                    const Column<const T>& v_opacity, const Column<const T>& v_distance,
-                   const std::vector<Values<T>>& grads, const std::vector<Bytes>& touched) {
+                   const std::vector<Values<T>>& grads, const std::vector<Bytes>& touched, double distortion) {
   FieldCall<T> call = field.call;
+  call.distortion = static_cast<T>(distortion);
   const size_t n = static_cast<size_t>(tape.n_rays), n_slabs = static_cast<size_t>(call.n_slabs());
   expect(v_features.shape(0) == n && static_cast<int>(v_features.shape(1)) == call.n_features(), "v_features: wrong shape");
   expect(v_opacity.size() == n && v_distance.size() == n, "v_opacity, v_distance: expected one number per ray");
@@ -173,15 +175,15 @@ void bind_type(nb::module_& m, const char* suffix) {
       .def_prop_ro("n_samples", &FieldTape<T>::n_samples);
   nb::class_<NativeField<T>>(m, named("Field").c_str())
       .def("__init__", &make_field<T>)
-      .def("set_box", &NativeField<T>::set_box)
-      .def("set_levels", &NativeField<T>::set_levels, nb::arg().noconvert(), nb::arg(), nb::arg())
-      .def("set_values", &NativeField<T>::set_values, nb::arg().noconvert())
-      .def("set_occupancy", &NativeField<T>::set_occupancy, nb::arg().noconvert().none(), nb::arg().noconvert().none(),
+      .def("set_box", &set_box<T>)
+      .def("set_levels", &set_levels<T>, nb::arg().noconvert(), nb::arg(), nb::arg())
+      .def("set_values", &set_values<T>, nb::arg().noconvert())
+      .def("set_occupancy", &set_occupancy<T>, nb::arg().noconvert().none(), nb::arg().noconvert().none(),
            nb::arg())
       .def("forward", &call_forward<T>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert().none(),
            nb::arg().noconvert().none(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().none())
       .def("backward", &call_backward<T>, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
-           nb::arg().noconvert(), nb::arg().noconvert())
+           nb::arg().noconvert(), nb::arg().noconvert(), nb::arg())
       .def(
           "hits",
           [](const NativeField<T>& field, const Rows3<const T>& origins, const Rows3<const T>& directions,
@@ -233,9 +235,31 @@ int64_t call_adam(const Values<float>& values, const Values<float>& grads, const
   return total;
 }
 
+// Words of 4x4x4 cells; x is the lowest bit and runs fastest.
+void pack_cells(const Array<const bool, nb::ndim<3>>& cells, const Array<int64_t, nb::ndim<3>>& words) {
+  const size_t nz = cells.shape(0), ny = cells.shape(1), nx = cells.shape(2);
+  const size_t mz = (nz + 3) / 4, my = (ny + 3) / 4, mx = (nx + 3) / 4;
+  expect(words.shape(0) == mz && words.shape(1) == my && words.shape(2) == mx, "words: wrong size");
+  uint64_t* const out = reinterpret_cast<uint64_t*>(words.data());
+  nb::gil_scoped_release release;
+  parallel_for(static_cast<int64_t>(mz), [&](int64_t slice) {
+    uint64_t* const layer = out + static_cast<size_t>(slice) * my * mx;
+    std::fill(layer, layer + my * mx, uint64_t{0});
+    for (size_t z = 4 * static_cast<size_t>(slice); z < std::min(nz, 4 * static_cast<size_t>(slice) + 4); z++) {
+      for (size_t y = 0; y < ny; y++) {
+        const bool* const row = cells.data() + (z * ny + y) * nx;
+        uint64_t* const word = layer + y / 4 * mx;
+        const size_t shift = z % 4 * 16 + y % 4 * 4;
+        for (size_t x = 0; x < nx; x++) word[x / 4] |= static_cast<uint64_t>(row[x]) << (shift + x % 4);
+      }
+    }
+  });
+}
+
 }  // namespace
 
 void bind_field(nb::module_& m) {
+  m.def("pack_cells", &pack_cells, nb::arg().noconvert(), nb::arg().noconvert());
   bind_type<float>(m, "32");
   bind_type<double>(m, "64");
   m.def("field_adam", &call_adam, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),

@@ -6,5 +6,6 @@ namespace scene3d {
 
 void bind_field(nb::module_& m);
 void bind_field_decoder(nb::module_& m);
+void bind_field_image(nb::module_& m);
 
 }  // namespace scene3d

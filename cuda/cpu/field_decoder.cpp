@@ -4,9 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/field_bindings.h"
-#include "cpu/buffer.h"
-#include "cpu/field.h"
+#include "cpu/field_native.h"
 #include "cpu/parallel.h"
 
 namespace scene3d {
@@ -14,72 +12,65 @@ namespace {
 
 constexpr int64_t kDecodeGrain = 256, kReduceGrain = 1024;
 
-int padded(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
-
 template <class T>
-using Values = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+using Values = FieldValues<T>;
 
 void expect(bool holds, const char* problem) {
   if (!holds) throw nb::value_error(problem);
 }
 
-// The layers with their columns padded, and transposed.
 template <class T>
-struct NativeDecoder {
-  int n_in[kDecoderLayers], n_out[kDecoderLayers];  // n_out as Python has it: 3 at the end
-  Buffer<T> weights[kDecoderLayers], transposed[kDecoderLayers], biases[kDecoderLayers];
-
-  // weights: [n_in, n_out] of each layer; biases of all but the first.
-  void set(const std::vector<Values<const T>>& w, const std::vector<Values<const T>>& b) {
-    expect(w.size() == kDecoderLayers && b.size() == kDecoderLayers - 1, "decoder: wrong number of layers");
-    for (int l = 0; l < kDecoderLayers; l++) {
-      expect(w[l].ndim() == 2, "decoder: expected matrices");
-      n_in[l] = static_cast<int>(w[l].shape(0)), n_out[l] = static_cast<int>(w[l].shape(1));
-      expect(n_in[l] % kLanes == 0 && n_in[l] > 0 && (l == kDecoderLayers - 1 ? n_out[l] == 3 : n_out[l] % kLanes == 0),
-             "decoder: expected widths that are multiples of 16");
-      expect(l == 0 || b[l - 1].size() == static_cast<size_t>(n_out[l]), "decoder: a bias has the wrong size");
-      pack(l, w[l].data(), l == 0 ? nullptr : b[l - 1].data());
-    }
-    expect(n_in[1] == 5 * n_out[0] + kDirectionTerms && n_in[2] == n_out[1] && n_in[3] == n_out[2],
-           "decoder: the layers do not follow from each other");
+void pack(NativeDecoder<T>& self, int l, const T* w, const T* bias) {
+  const int columns = NativeDecoder<T>::padded(self.n_out[l]);
+  T* const straight = self.weights[l].reserve(static_cast<size_t>(self.n_in[l]) * columns);
+  T* const across = self.transposed[l].reserve(static_cast<size_t>(self.n_in[l]) * columns);
+  T* const offsets = self.biases[l].reserve(static_cast<size_t>(columns));
+  for (int j = 0; j < columns; j++) {
+    const bool is_real = j < self.n_out[l];
+    offsets[j] = bias && is_real ? bias[j] : T(0);
+    for (int i = 0; i < self.n_in[l]; i++)
+      straight[i * columns + j] = across[j * self.n_in[l] + i] = is_real ? w[i * self.n_out[l] + j] : T(0);
   }
+}
 
-  void pack(int l, const T* w, const T* bias) {
-    const int columns = padded(n_out[l]);
-    T* const straight = weights[l].reserve(static_cast<size_t>(n_in[l]) * columns);
-    T* const across = transposed[l].reserve(static_cast<size_t>(n_in[l]) * columns);
-    T* const offsets = biases[l].reserve(static_cast<size_t>(columns));
-    for (int j = 0; j < columns; j++) {
-      const bool is_real = j < n_out[l];
-      offsets[j] = bias && is_real ? bias[j] : T(0);
-      for (int i = 0; i < n_in[l]; i++)
-        straight[i * columns + j] = across[j * n_in[l] + i] = is_real ? w[i * n_out[l] + j] : T(0);
-    }
+// weights: [n_in, n_out] of each layer; biases of all but the first.
+template <class T>
+void set_layers(NativeDecoder<T>& self, const std::vector<Values<const T>>& w, const std::vector<Values<const T>>& b) {
+  expect(w.size() == kDecoderLayers && b.size() == kDecoderLayers - 1, "decoder: wrong number of layers");
+  for (int l = 0; l < kDecoderLayers; l++) {
+    expect(w[l].ndim() == 2, "decoder: expected matrices");
+    self.n_in[l] = static_cast<int>(w[l].shape(0)), self.n_out[l] = static_cast<int>(w[l].shape(1));
+    const bool is_last = l == kDecoderLayers - 1;
+    expect(self.n_in[l] % kLanes == 0 && self.n_in[l] > 0 && (is_last ? self.n_out[l] == 3 : self.n_out[l] % kLanes == 0),
+           "decoder: expected widths that are multiples of 16");
+    expect(l == 0 || b[l - 1].size() == static_cast<size_t>(self.n_out[l]), "decoder: a bias has the wrong size");
+    pack(self, l, w[l].data(), l == 0 ? nullptr : b[l - 1].data());
   }
+  expect(self.n_in[1] == 5 * self.n_out[0] + kDirectionTerms && self.n_in[2] == self.n_out[1] &&
+             self.n_in[3] == self.n_out[2],
+         "decoder: the layers do not follow from each other");
+}
 
-  DecoderCall<T> call() const {
-    DecoderCall<T> c = {};
-    for (int l = 0; l < kDecoderLayers; l++)
-      c.layers[l] = {weights[l].data(), transposed[l].data(), l == 0 ? nullptr : biases[l].data(), n_in[l], padded(n_out[l])};
-    c.n_features = n_in[0];
-    return c;
-  }
+// Where the gradients of a layer begin; of no layer: their number. Columns are padded.
+template <class T>
+size_t offset(const NativeDecoder<T>& d, int layer, bool of_bias) {
+  size_t at = 0;
+  for (int l = 0; l < layer; l++) at += static_cast<size_t>(d.n_in[l] + 1) * d.padded(d.n_out[l]);
+  return of_bias ? at + static_cast<size_t>(d.n_in[layer]) * d.padded(d.n_out[layer]) : at;
+}
 
-  // Numbers of all gradients with padded columns, and where those of a layer begin.
-  size_t grad_size() const { return offset(kDecoderLayers, false); }
-  size_t offset(int layer, bool of_bias) const {
-    size_t at = 0;
-    for (int l = 0; l < layer; l++) at += static_cast<size_t>(n_in[l] + 1) * padded(n_out[l]);
-    return of_bias ? at + static_cast<size_t>(n_in[layer]) * padded(n_out[layer]) : at;
-  }
+template <class T>
+size_t grad_size(const NativeDecoder<T>& d) {
+  return offset(d, kDecoderLayers, false);
+}
 
-  DecoderGrads<T> grads_in(T* memory) const {
-    DecoderGrads<T> g;
-    for (int l = 0; l < kDecoderLayers; l++)
-      g.weights[l] = memory + offset(l, false), g.biases[l] = l == 0 ? nullptr : memory + offset(l, true);
-    return g;
-  }
-};
+template <class T>
+DecoderGrads<T> grads_in(const NativeDecoder<T>& d, T* memory) {
+  DecoderGrads<T> g;
+  for (int l = 0; l < kDecoderLayers; l++)
+    g.weights[l] = memory + offset(d, l, false), g.biases[l] = l == 0 ? nullptr : memory + offset(d, l, true);
+  return g;
+}
 
 template <class T>
 using Matrix2 = Array<T, nb::ndim<2>>;
@@ -119,7 +110,7 @@ void call_decode(const NativeDecoder<T>& decoder, const Matrix2<const T>& featur
 // Sums the gradients of all chunks in their order, and drops the padding.
 template <class T>
 void reduce(const NativeDecoder<T>& decoder, const T* partial, int64_t n_chunks, T* sum) {
-  const int64_t size = static_cast<int64_t>(decoder.grad_size());
+  const int64_t size = static_cast<int64_t>(grad_size(decoder));
   parallel_ranges(size, kReduceGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) sum[i] = partial[i];
     for (int64_t c = 1; c < n_chunks; c++)
@@ -146,20 +137,20 @@ void call_decode_backward(const NativeDecoder<T>& decoder, const Matrix2<const T
   nb::gil_scoped_release release;
   const int64_t n_chunks = std::max<int64_t>(1, (n + kDecodeGrain - 1) / kDecodeGrain);
   static thread_local Buffer<T> memory;
-  const size_t size = decoder.grad_size();
+  const size_t size = grad_size(decoder);
   T* const partial = memory.reserve(size * static_cast<size_t>(n_chunks + 1));
   std::fill(partial, partial + size, T(0));
   const auto backward = field_table<T>().decode_backward;
   parallel_ranges(n, kDecodeGrain, [&](int64_t begin, int64_t end) {
     T* const mine = partial + static_cast<size_t>(begin / kDecodeGrain) * size;
     std::fill(mine, mine + size, T(0));
-    backward(c, begin, end, decoder.grads_in(mine), thread_scratch<T>(decoder_scratch(c)));
+    backward(c, begin, end, grads_in(decoder, mine), thread_scratch<T>(decoder_scratch(c)));
   });
   T* const sum = partial + size * static_cast<size_t>(n_chunks);
   reduce(decoder, partial, n_chunks, sum);
   for (int l = 0; l < kDecoderLayers; l++) {
-    const int n_in = decoder.n_in[l], n_out = decoder.n_out[l], columns = padded(n_out);
-    const T *const w = sum + decoder.offset(l, false), *const b = sum + decoder.offset(l, true);
+    const int n_in = decoder.n_in[l], n_out = decoder.n_out[l], columns = decoder.padded(n_out);
+    const T *const w = sum + offset(decoder, l, false), *const b = sum + offset(decoder, l, true);
     for (int i = 0; i < n_in; i++) std::copy(w + i * columns, w + i * columns + n_out, v_weights[l].data() + i * n_out);
     if (l > 0) std::copy(b, b + n_out, v_biases[l - 1].data());
   }
@@ -169,7 +160,7 @@ template <class T>
 void bind_type(nb::module_& m, const char* suffix) {
   nb::class_<NativeDecoder<T>>(m, (std::string("FieldDecoder") + suffix).c_str())
       .def(nb::init<>())
-      .def("set", &NativeDecoder<T>::set, nb::arg().noconvert(), nb::arg().noconvert())
+      .def("set", &set_layers<T>, nb::arg().noconvert(), nb::arg().noconvert())
       .def("decode", &call_decode<T>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
            nb::arg().noconvert())
       .def("backward", &call_decode_backward<T>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
@@ -185,6 +176,8 @@ size_t decoder_scratch(const DecoderCall<T>& call) {
   for (int l = 1; l < kDecoderLayers; l++) columns += static_cast<size_t>(call.layers[l].n_in);
   return 2 * columns * kDecoderRows;
 }
+template size_t decoder_scratch<float>(const DecoderCall<float>& call);
+template size_t decoder_scratch<double>(const DecoderCall<double>& call);
 
 void bind_field_decoder(nb::module_& m) {
   bind_type<float>(m, "32");

@@ -130,11 +130,33 @@ S3D_INLINE void color_gradients(const FieldCall<T>& call, const FieldSample<T>* 
   store(v_weights, any ? lane_sums(rows) : V(T(0)));
 }
 
+// Gradients of the distortion of a ray, sum_ij w_i w_j |t_i - t_j| + step / 3 sum_i w_i^2 (Barron et al. 2022, equation 15),
+// by the weights, from the last sample to the first.
+template <class T>
+struct Distortion {
+  T weight, step, ahead = 0, moment_ahead = 0, behind = 0, moment_behind = 0;  // sums of w and of w t
+
+  S3D_MEMBER Distortion(const FieldCall<T>& call, const FieldSample<T>* samples, int n)
+      : weight(call.distortion), step(call.step) {
+    for (int i = 0; weight != 0 && i < n; i++)
+      ahead += samples[i].weight(), moment_ahead += samples[i].weight() * samples[i].t;
+  }
+  S3D_MEMBER T gradient(const FieldSample<T>& sample) {
+    if (weight == 0) return 0;
+    const T w = sample.weight(), t = sample.t;
+    ahead -= w, moment_ahead -= w * t;
+    const T spread = t * ahead - moment_ahead + moment_behind - t * behind;
+    behind += w, moment_behind += w * t;
+    return weight * (2 * spread + T(2.0 / 3) * step * w);
+  }
+};
+
 // dL/dalpha_i = T_i v_w_i - sum_{j > i} w_j v_w_j / (1 - alpha_i); 1 - alpha_i cancels on the way to the density.
 template <class T>
 static void backward_ray(const FieldCall<T>& call, FieldSample<T>* samples, int n, const T* v_features, T v_opacity,
                          T v_distance) {
   const T length = call.density_scale * call.step;
+  Distortion<T> distortion(call, samples, n);
   T behind = 0;  // sum of weight times its gradient over the samples behind
   for (int end = n; end > 0; end -= 16) {
     const int begin = end > 16 ? end - 16 : 0;
@@ -142,7 +164,7 @@ static void backward_ray(const FieldCall<T>& call, FieldSample<T>* samples, int 
     color_gradients(call, samples + begin, end - begin, v_features, v_weights);
     for (int i = end - 1; i >= begin; i--) {
       FieldSample<T>& sample = samples[i];
-      const T v_weight = v_opacity + v_distance * sample.t + v_weights[i - begin];
+      const T v_weight = v_opacity + v_distance * sample.t + v_weights[i - begin] + distortion.gradient(sample);
       const T v_density = length * ((1 - sample.alpha) * sample.transmittance * v_weight - behind);
       behind += sample.weight() * v_weight;
       sample.v_feature = v_density * sample.slope;

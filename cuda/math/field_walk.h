@@ -26,6 +26,7 @@ template <class T>
 struct FieldRay {
   T origin[3], direction[3];  // direction of length 1
   T jitter;                   // place of the sample within its step, 0 to 1
+  T from = 0, until = T(1e30);  // where occupied cells are known to lie: samples elsewhere are not looked at
 };
 
 // A ray on its way: sample k lies at t0 + (k + jitter) step. Empty cells are left by their far side, so that what is
@@ -43,6 +44,10 @@ struct Walk {
     ray_box(ray.origin, ray.direction, field.low, field.high, field.near, field.far, &t0, &t1);
     const T last = (t1 - t0) / step - jitter;
     n = last >= 0 ? static_cast<int64_t>(last) + 1 : 0;
+    // Samples keep their places, whatever is left out.
+    if (ray.from > t0) k = static_cast<int64_t>((ray.from - t0) / step - jitter);
+    if (ray.until < t1) n = ray.until < t0 ? 0 : static_cast<int64_t>((ray.until - t0) / step - jitter) + 1;
+    if (k < 0) k = 0;
     if (n > kMaxRaySamples) n = kMaxRaySamples;
     for (int a = 0; a < 3; a++) {
       const T scale = static_cast<T>(field.occupancy.n[a]) / (field.high[a] - field.low[a]);

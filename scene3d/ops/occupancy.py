@@ -6,6 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+try:
+    from scene3d import _cpu
+except ImportError:
+    _cpu = None  # type: ignore[assignment]
+
 BLOCK = 4
 
 
@@ -18,8 +23,8 @@ def pack_bits(cells: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two flat arrays of words, int64.
     """
-    words = _pack(cells.cpu().numpy())
-    return torch.from_numpy(words.reshape(-1)), torch.from_numpy(_pack(words != 0).reshape(-1))
+    words = _pack(cells.cpu().contiguous())
+    return words.reshape(-1), _pack(words != 0).reshape(-1)
 
 
 def is_occupied(cells: Tensor, box: Tensor, points: Tensor) -> Tensor:
@@ -82,9 +87,12 @@ def cell_centers(shape: tuple[int, int, int], box: Tensor) -> Tensor:
     return torch.stack([x, y, z], dim=-1)
 
 
-def _pack(cells: np.ndarray) -> np.ndarray:  # [Z, Y, X] bool -> [ceil(Z/4), ceil(Y/4), ceil(X/4)] int64
-    padding = [(0, -n % BLOCK) for n in cells.shape]
-    padded = np.pad(cells, padding)
-    z, y, x = (n // BLOCK for n in padded.shape)
+def _pack(cells: Tensor) -> Tensor:  # [Z, Y, X] bool -> [ceil(Z/4), ceil(Y/4), ceil(X/4)] int64
+    z, y, x = (-(-n // BLOCK) for n in cells.shape)
+    if _cpu is not None:
+        words = torch.empty(z, y, x, dtype=torch.int64)
+        _cpu.pack_cells(cells, words)
+        return words
+    padded = np.pad(cells.numpy(), [(0, -n % BLOCK) for n in cells.shape])
     blocks = padded.reshape(z, BLOCK, y, BLOCK, x, BLOCK).transpose(0, 2, 4, 1, 3, 5).reshape(z, y, x, BLOCK**3)
-    return np.packbits(blocks, axis=-1, bitorder="little").view(np.int64)[..., 0]
+    return torch.from_numpy(np.packbits(blocks, axis=-1, bitorder="little").view(np.int64)[..., 0])

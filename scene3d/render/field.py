@@ -43,7 +43,9 @@ def render_field(
     Differentiable in the parameters of the field, except normals.
     """
     name = choose_backend(backend, field)
-    views = [_render_view(field, cameras.select([c]), settings, name) for c in range(len(cameras))]
+    marcher = _Marcher(field, MarchSettings(near=settings.near, far=settings.far), name)
+    draw = _native_view if marcher.native is not None and not settings.with_normals else _render_view
+    views = [draw(marcher, cameras.select([c]), settings) for c in range(len(cameras))]
     rgb, alpha, depth, normals = (torch.stack(images) for images in zip(*views, strict=True))
     nothing = torch.zeros(len(cameras), 0, dtype=field.dtype, device=field.device)
     stats = RasterStats(nothing, nothing)
@@ -73,14 +75,21 @@ def choose_backend(backend: str, field: Field) -> str:
     return backend
 
 
-def _render_view(field: Field, camera: Cameras, settings: RasterSettings, backend: str) -> tuple[Tensor, ...]:
+def _native_view(marcher: _Marcher, camera: Cameras, settings: RasterSettings) -> tuple[Tensor, ...]:
+    """A view without gradients and normals, by native code alone."""
+    assert marcher.native is not None
+    assert marcher.decoder is not None
+    rgb, alpha, depth = marcher.native.image(marcher.decoder, camera, settings.background)
+    return rgb, alpha, depth, rgb
+
+
+def _render_view(marcher: _Marcher, camera: Cameras, settings: RasterSettings) -> tuple[Tensor, ...]:
+    field = marcher.field
     columns, rows = tiled_pixels(camera.width(), camera.height())
     columns, rows = columns.to(field.device), rows.to(field.device)
-    march = MarchSettings(near=settings.near, far=settings.far)
-    marcher = _Marcher(field, march, backend)
-    parts = []
-    for start in range(0, len(columns), RAYS_AT_ONCE[backend]):
-        pixels = slice(start, start + RAYS_AT_ONCE[backend])
+    parts, n_at_once = [], RAYS_AT_ONCE[marcher.backend]
+    for start in range(0, len(columns), n_at_once):
+        pixels = slice(start, start + n_at_once)
         view = torch.zeros(len(columns[pixels]), dtype=torch.long, device=field.device)
         origins, directions = camera_rays(camera, view, columns[pixels], rows[pixels])
         sums = marcher.march(origins, directions)
@@ -116,7 +125,7 @@ def _normals(field: Field, origins: Tensor, directions: Tensor, distance: Tensor
 
 
 class _Marcher:
-    """March and decode by one backend, with what is prepared once for a view."""
+    """March and decode by one backend, with what is prepared once for all views."""
 
     def __init__(self, field: Field, settings: MarchSettings, backend: str) -> None:
         self.field, self.settings, self.backend = field, settings, backend

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.fields import FIELD_KINDS, LANES, Decoder, Field, decoder_of
 from scene3d.ops.occupancy import pack_bits
@@ -17,6 +18,9 @@ try:
     from scene3d import _cpu
 except ImportError:
     _cpu = None  # type: ignore[assignment]
+
+
+Color = tuple[float, float, float]
 
 
 def is_available() -> bool:
@@ -63,9 +67,31 @@ class NativeField:
         self._native.forward(origins, directions, jitter, features, opacity, distance, tape)
         return RaySums(features, opacity, distance)
 
-    def march_backward(self, tape: Any, v: RaySums, grads: list[Tensor], touched: list[Tensor]) -> None:
-        """Add the gradients of the factors to `grads`; nodes that were reached are marked in `touched`."""
-        self._native.backward(tape, v.features, v.opacity, v.distance, grads, touched)
+    def march_backward(
+        self, tape: Any, v: RaySums, grads: list[Tensor], touched: list[Tensor], distortion: float = 0.0
+    ) -> None:
+        """Add the gradients of the factors to `grads`; nodes that were reached are marked in `touched`.
+
+        Args:
+            tape: Of the forward call.
+            v: Gradients of its results.
+            grads: Of each factor.
+            touched: See empty_marks.
+            distortion: Weight of the sum over rays of their distortion, 1 / scene unit (Barron et al. 2022, equation
+                15): how far weights spread along a ray.
+        """
+        self._native.backward(tape, v.features, v.opacity, v.distance, grads, touched, distortion)
+
+    def image(self, decoder: NativeDecoder, camera: Cameras, background: Color) -> tuple[Tensor, Tensor, Tensor]:
+        """One view: rgb over the background [H, W, 3], opacity [H, W, 1], expected depth [H, W, 1]."""
+        height, width = camera.height(), camera.width()
+        rgb = torch.empty(height, width, 3, dtype=self.dtype)
+        alpha, depth = torch.empty(2, height, width, dtype=self.dtype)
+        K, viewmat = camera.Ks[0].double(), camera.viewmats[0].double()
+        numbers = [*viewmat[:3].flatten().tolist(), *K[0].tolist(), *K[1, 1:].tolist()]
+        numbers += camera.centers()[0].double().tolist()
+        _cpu.field_image(self._native, decoder.native, numbers, list(background), rgb, alpha, depth)
+        return rgb, alpha[..., None], depth[..., None]
 
     def hits(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Which rays meet an occupied cell. [R] bool"""
@@ -95,14 +121,14 @@ class NativeDecoder:
 
     def __init__(self, decoder: Decoder) -> None:
         tensors = [value.detach().contiguous() for value in decoder.tensors()]
-        self._native = _class("FieldDecoder", tensors[0].dtype)()
-        self._native.set(tensors[:4], tensors[4:])
+        self.native = _class("FieldDecoder", tensors[0].dtype)()
+        self.native.set(tensors[:4], tensors[4:])
         self._shapes = [value.shape for value in tensors]
 
     def decode(self, features: Tensor, opacity: Tensor, directions: Tensor) -> Tensor:
         """Colours premultiplied by opacity; see field_reference.decode."""
         colors = torch.empty(len(features), 3, dtype=features.dtype)
-        self._native.decode(features, opacity, directions, colors)
+        self.native.decode(features, opacity, directions, colors)
         return colors
 
     def decode_backward(
@@ -111,7 +137,7 @@ class NativeDecoder:
         """Gradients of features, opacity and of the decoder's tensors."""
         v_features, v_opacity = torch.empty_like(features), torch.empty_like(opacity)
         grads = [torch.empty(shape, dtype=features.dtype) for shape in self._shapes]
-        self._native.backward(features, opacity, directions, v_colors, v_features, v_opacity, grads[:4], grads[4:])
+        self.native.backward(features, opacity, directions, v_colors, v_features, v_opacity, grads[:4], grads[4:])
         return v_features, v_opacity, grads
 
 

@@ -1,0 +1,43 @@
+// A field and a decoder as Python holds them: the arguments of kernels, with the arrays that they point to.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "cpu/buffer.h"
+#include "cpu/field.h"
+#include "cpu/field_bindings.h"
+
+namespace scene3d {
+
+template <class T>
+using FieldValues = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+using FieldWords = Array<const int64_t, nb::ndim<1>>;
+using LeafGrid = Array<const int32_t, nb::ndim<3>>;
+
+template <class T>
+struct NativeField {
+  FieldCall<T> call;
+  std::vector<FieldValues<const T>> values;
+  std::optional<FieldWords> words, coarse;
+  std::vector<LeafGrid> leaves;
+};
+
+// The layers with their columns padded, and transposed.
+template <class T>
+struct NativeDecoder {
+  int n_in[kDecoderLayers], n_out[kDecoderLayers];  // n_out as Python has it: 3 at the end
+  Buffer<T> weights[kDecoderLayers], transposed[kDecoderLayers], biases[kDecoderLayers];
+
+  static int padded(int n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+  DecoderCall<T> call() const {
+    DecoderCall<T> c = {};
+    for (int l = 0; l < kDecoderLayers; l++)
+      c.layers[l] = {weights[l].data(), transposed[l].data(), l == 0 ? nullptr : biases[l].data(), n_in[l], padded(n_out[l])};
+    c.n_features = n_in[0];
+    return c;
+  }
+};
+
+}  // namespace scene3d
