@@ -47,6 +47,9 @@ SETTINGS = FieldFitSettings(
 )
 
 
+LEAF_SETTINGS = replace(SETTINGS, kind="trivec", leaf_nodes=5, last_voxels=40**3)
+
+
 def ball_photo(camera: Cameras) -> Photo:
     """A ball of radius 0.6 around the origin, coloured by the place on it; alpha outside is 0."""
     row, column = torch.meshgrid(torch.arange(SIDE) + 0.5, torch.arange(SIDE) + 0.5, indexing="ij")
@@ -102,6 +105,41 @@ def test_cp_learns_it_too():
     result = fit_field(ball_capture(), replace(SETTINGS, kind="cp", density_rank=32, color_rank=48))
     assert result.validation is not None
     assert result.validation.psnr > 20
+
+
+@pytest.mark.parametrize("kind", ["vm", "trivec"])
+def test_further_losses_change_the_fit_and_keep_it_sound(kind: str):
+    base = replace(SETTINGS if kind == "vm" else LEAF_SETTINGS, max_steps=60)
+    plain = fit_field(ball_capture(), base)
+    for name, strength in (("s3im", 0.2), ("distortion", 0.01), ("tv", 3e-4)):
+        result = fit_field(ball_capture(), replace(base, **{name: strength}))
+        assert result.validation is not None
+        assert result.validation.psnr > 20
+        assert not torch.equal(result.field.decoder.basis, plain.field.decoder.basis)
+    with pytest.raises(ValueError, match="s3im: expected 0 or more, got -1"):
+        replace(base, s3im=-1)
+
+
+@pytest.mark.parametrize("leaves", ["one", "two", "cover"])
+def test_leaves_learn_it_too(leaves: str):
+    result = fit_field(ball_capture(), replace(LEAF_SETTINGS, leaves=leaves))
+    field = result.field
+    assert result.validation is not None
+    assert result.validation.psnr > 22
+    assert [level.nodes for level in field.levels] == [5] * (1 if leaves == "one" else 2)
+    # Leaves are where the ball is: some cubes of the box have none.
+    assert 0 < field.levels[0].n_leaves < field.levels[0].taken.numel()
+    assert field.is_finite()
+
+
+def test_a_stopped_fit_of_leaves_goes_on_to_the_same_bits(tmp_path: Path):
+    whole = fit_field(ball_capture(), replace(LEAF_SETTINGS, max_steps=50))
+    for stop_at in (10, 40):
+        path, steps = tmp_path / f"{stop_at}.pt", iter(range(1, 100))
+        hooks = FieldHooks(should_stop=lambda: next(steps) == stop_at, checkpoint=path)  # noqa: B023
+        assert not fit_field(ball_capture(), replace(LEAF_SETTINGS, max_steps=50), hooks).is_finished
+        rest = fit_field(ball_capture(), replace(LEAF_SETTINGS, max_steps=50), FieldHooks(checkpoint=path))
+        assert same(whole, rest)
 
 
 def test_the_mask_shrinks_the_box_and_keeps_the_ball():
@@ -223,12 +261,15 @@ def test_damaged_scene_files_are_refused(tmp_path: Path):
 
 
 def test_the_stage_refuses_options_of_splats(tmp_path: Path):
-    from scene3d.stages.fit import Config
-    from scene3d.stages.fit_field import refuse_splat_options
+    from scene3d.stages.fit import Config, _field_order
+    from scene3d.stages.fit_field import FieldConfig, field_settings, refuse_splat_options
 
     refuse_splat_options(Config(tmp_path, kind="vm"))
     with pytest.raises(ValueError, match="--sh-degree, --pose-opt: only --kind gaussians knows it"):
         refuse_splat_options(Config(tmp_path, kind="vm", sh_degree=2, pose_opt=True))
+    order = _field_order(Config(tmp_path, kind="vm", field=FieldConfig(leaf_nodes=5)), ball_capture())
+    with pytest.raises(ValueError, match=r"--field\.leaf-nodes: only --kind trivec knows it, got vm"):
+        field_settings(order)
 
 
 def test_the_stage_writes_a_scene_that_info_and_evaluate_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

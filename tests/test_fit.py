@@ -59,6 +59,15 @@ def test_fit_brings_renders_nearer_to_the_photos():
     assert result.n_steps == 40
 
 
+def test_the_structure_of_random_pixels_can_be_learnt_too():
+    settings = replace(QUICK, s3im=0.5, strategy=replace(QUICK.strategy, cap_max=30, reset_every=0))
+    first, again, plain = (run(s).gaussians for s in (settings, settings, replace(settings, s3im=0.0)))
+    assert torch.equal(first.sh0, again.sh0)
+    assert not torch.equal(first.sh0, plain.sh0)
+    truth = SCENE.payload
+    assert (first.sh0 - truth.sh0).abs().mean() < (near_truth().sh0 - truth.sh0).abs().mean()
+
+
 @pytest.mark.parametrize("name", ["default", "mcmc"])
 def test_count_stays_below_the_cap(name: str):
     strategy = replace(QUICK.strategy, name=name, cap_max=37, grow_until=0.1, grow_grad2d=0.0)
@@ -304,6 +313,7 @@ def test_command_begins_with_a_given_scene(tmp_path: Path):
     [
         ({"max_steps": -5}, "max_steps: expected at least 1, got -5"),
         ({"sh_degree": 4}, "sh_degree: expected 0 to 3, got 4"),
+        ({"s3im": -1.0}, "s3im: expected 0 or more, got -1.0"),
         ({"time_limit": 0.0}, "time_limit: expected more than 0 seconds, got 0.0"),
     ],
 )

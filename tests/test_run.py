@@ -17,6 +17,8 @@ from scene3d.core.gaussians import Gaussians
 from scene3d.render.rasterize import rasterize
 from scene3d.report.run_folder import read_run
 from scene3d.stages import run as stage
+from scene3d.stages.fit import SceneKind
+from scene3d.stages.fit_field import FieldConfig
 from scene3d.stages.run import Config, FitOptions, RenderOptions
 
 WIDTH, HEIGHT, N_VIEWS = 48, 32, 9
@@ -101,6 +103,27 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(module, "run", noted)
     return names
+
+
+@pytest.mark.parametrize("kind", ["vm", "trivec"])
+def test_a_field_goes_through_the_same_chain_less_the_page(
+    kind: SceneKind, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+):
+    caplog.set_level("INFO", logger="scene3d")
+    field = FieldConfig(last_voxels=20**3, batch_rays=256, color_rank=16, leaf_nodes=5)
+    config = Config(
+        capture=write_tiny_capture(tmp_path / "tiny"),
+        out=tmp_path / "out",
+        kind=kind,
+        fit=FitOptions(max_steps=30, field=field),
+        render=RenderOptions(seconds=0.2, fps=10.0),
+    )
+    stage.run(config)
+    for name in ("fit/scene.s3d", "fit/cameras.json", "eval/metrics.json", "renders/video.mp4", "report.html"):
+        assert (out_of(config) / name).exists()
+    assert not (out_of(config) / "page.html").exists()
+    assert f"page: web pages show Gaussians only, none is made of a {kind} field" in caplog.text
+    assert "scene.s3d" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Measure radiance fields: rates of the native kernels, a step of fitting against plain torch, and time to quality.
 
-python tools/bench_field.py CAPTURE [--budgets 60 180 600 900] prints tables for docs/benchmarks.md.
+python tools/bench_field.py CAPTURE [--kind trivec] [--budgets 60 180 600 900] prints tables for docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from scene3d import _cpu
 from scene3d.core.cameras import Cameras, look_at
 from scene3d.core.capture import Capture
-from scene3d.core.fields import Decoder, Field
+from scene3d.core.fields import Decoder, Field, FieldKind, LeafLevel
 from scene3d.core.scene import Scene
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.ops.rays import camera_rays, tiled_pixels
@@ -42,6 +42,8 @@ class Config:
 
     capture: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="CAPTURE")] = None
     """Folder with photos and poses; without one only kernels are measured."""
+    kind: FieldKind = "vm"
+    """Of the fits and of the step."""
     max_size: int = 400
     """Longer side of photos at most, pixels."""
     budgets: tuple[int, ...] = ()
@@ -60,18 +62,25 @@ def main(config: Config) -> None:
     if config.capture is None:
         return
     capture = read_capture(config.capture, CaptureOptions(max_size=config.max_size))
-    print_step(capture, config.torch_steps)
+    if config.kind == "vm" and config.torch_steps > 0:
+        print_step(capture, config.torch_steps)
+    if config.budgets:
+        print(
+            "\n| seconds | steps | processor seconds | PSNR | numbers | memory |\n| --- | --- | --- | --- | --- | --- |"
+        )
     for budget in config.budgets:
-        print_fit(capture, budget)
+        print_fit(capture, config.kind, budget)
 
 
 def kernel_rates() -> list[tuple[str, float]]:
     """Rates of one thread, millions a second."""
     set_threads(1)
-    field, rays = foggy_field(), image_rays()
-    rates = []
+    rays, rates = image_rays(), []
+    fields = {"VM-16 density": (foggy_field(), 1.0), "VM-16 density and VM-48 colour": (foggy_field(), 0.0)}
+    fields |= {"leaves: density": (foggy_leaves(16), 1.0), "leaves: density and 16 features": (foggy_leaves(16), 0.0)}
+    fields |= {"leaves: density and 48 features": (foggy_leaves(48), 0.0)}
     try:
-        for label, min_weight in (("VM-16 density", 1.0), ("VM-16 density and VM-48 colour", 0.0)):
+        for label, (field, min_weight) in fields.items():
             native = NativeField(field, MarchSettings(min_weight=min_weight))
             tape = native.new_tape()
             forward = best_time(lambda: native.march(*rays, None, tape))  # noqa: B023
@@ -81,7 +90,7 @@ def kernel_rates() -> list[tuple[str, float]]:
             backward = best_time(lambda: native.march_backward(tape, v, grads, marks))  # noqa: B023
             n = tape.n_samples / 1e6
             rates += [(f"{label}, forward", n / forward), (f"{label}, forward + backward", n / (forward + backward))]
-        rates += decoder_rates(field.decoder)
+        rates += decoder_rates(foggy_field().decoder)
     finally:
         set_threads(None)
     return rates
@@ -113,6 +122,20 @@ def foggy_field() -> Field:
     )
     box = torch.tensor([[-1.0] * 3, [1.0] * 3])
     return Field("vm", box, factors(16), factors(48), decoder, 1.0, 0.005, FOG)
+
+
+def foggy_leaves(rank: int) -> Field:
+    """One size of cubes, all with a leaf of 9 nodes; as many nodes as foggy_field."""
+    level = LeafLevel(torch.ones(NODES // 8, NODES // 8, NODES // 8, dtype=torch.bool), 9)
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return 0.1 * torch.randn(*shape, generator=generator)
+
+    density, color = (tuple(normal(level.n_leaves, level.nodes, r) for _ in range(3)) for r in (16, rank))
+    decoder = Decoder(normal(rank, 16), (normal(96, 64), normal(64, 64), normal(64, 3)), (*normal(2, 64), normal(3)))
+    box = torch.tensor([[-1.0] * 3, [1.0] * 3])
+    return Field("trivec", box, density, color, decoder, 1.0, 0.005, FOG, None, (level,))
 
 
 def image_rays() -> tuple[Tensor, Tensor]:
@@ -238,10 +261,10 @@ def torch_decode(decoder: Decoder, features: Tensor, directions: Tensor) -> Tens
     return decode(decoder, features, torch.ones(len(features)), directions)
 
 
-def print_fit(capture: Capture, seconds: int) -> None:
+def print_fit(capture: Capture, kind: FieldKind, seconds: int) -> None:
     """A fit of so many seconds."""
     steps = {60: 1500, 180: 4000}.get(seconds, 25 * seconds)
-    preset = field_preset("fast" if seconds <= 180 else "balanced", "vm", steps)
+    preset = field_preset("fast" if seconds <= 180 else "balanced", kind, steps)
     began = time.process_time()
     result = fit_field(capture, replace(preset, time_limit=float(seconds), checkpoint_every=0), FieldHooks())
     score: Validation | None = result.validation or validate_scene(Scene(result.field), capture, (1.0,) * 3, 0, 0.0)

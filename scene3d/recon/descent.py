@@ -72,7 +72,8 @@ class Descent:
         is_open = settings.backend == "auto" and objective is None and not is_pushed
         self.device = backends.device_for(settings.backend) if is_open or settings.backend != "auto" else _CPU
         name = backends.choose(settings.backend, self.device)
-        self._native = NativeDescent(name, self.device, settings) if objective is None and name in NATIVE else None
+        is_plain = objective is None and settings.s3im == 0
+        self._native = NativeDescent(name, self.device, settings) if is_plain and name in NATIVE else None
 
     def step(self, state: AdamState, stats: GradStats, view: View, rates: Rates, push: Push | None = None) -> Outcome:
         """Move the Gaussians of `state` one step nearer to the photo, and count their screen gradients in `stats`."""
@@ -107,6 +108,10 @@ def _autograd_step(
         render = objective.rasterize(gaussians, camera, raster, settings.backend)
     rgb = render.rgb[0] if transform is None else exposure.apply(render.rgb[0], transform)
     loss = losses.photometric(rgb, view.target.to(state.device), view.background, settings.ssim_lambda)
+    if settings.s3im > 0:
+        # Which pixels meet depends on the step alone, so that a resumed run goes on as it would have.
+        generator = torch.Generator().manual_seed(settings.seed + round(rates.fraction * settings.max_steps))
+        loss = loss + settings.s3im * losses.structure(rgb, view.target.to(state.device), view.background, generator)
     penalty = objective.penalty(gaussians, render, view.index, rates.fraction)
     if penalty is not None:
         loss = loss + penalty

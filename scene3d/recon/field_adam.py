@@ -27,8 +27,10 @@ def step_factors(state: FieldState, lr: float, l1: float, betas: tuple[float, fl
     for i, (value, grad, (mean, square), marks) in enumerate(rows):
         pull = l1 / value.numel() if i < n_density else 0.0
         constants = [*betas, EPS]
+        # Only nodes of a plane have neighbours in the row before.
+        width = value.shape[-2] if state.field.kind == "vm" else value.numel() // value.shape[-1]
         n_bad += cpu.native().field_adam(
-            value, grad, mean, square, marks, value.shape[-2], value.shape[-1], lr, pull, state.since_growth, constants
+            value, grad, mean, square, marks, width, value.shape[-1], lr, pull, state.since_growth, constants
         )
     return n_bad
 

@@ -9,7 +9,7 @@ import torch
 
 from scene3d.core.capture import Capture
 from scene3d.core.errors import FormatError
-from scene3d.core.fields import Field, decoder_of
+from scene3d.core.fields import Field, LeafLevel, decoder_of
 from scene3d.recon import checkpoint
 from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.field_state import FieldState
@@ -41,6 +41,7 @@ def save(path: Path, state: FieldState, capture: Capture, settings: FieldFitSett
         "numbers": {name: getattr(values, name) for name in _FIELD_NUMBERS},
         "box": values.box,
         "occupancy": values.occupancy,
+        "levels": [(level.taken, level.nodes, level.is_shifted) for level in values.levels],
         "density": list(values.density),
         "color": list(values.color),
         # Views of one flat array: saved each by itself, or torch would store the whole for each.
@@ -72,6 +73,7 @@ def load(path: Path, capture: Capture, settings: FieldFitSettings) -> FieldState
             color=tuple(data["color"]),
             decoder=decoder_of(data["decoder"]),
             occupancy=data["occupancy"],
+            levels=tuple(LeafLevel(*level) for level in data["levels"]),
             **data["numbers"],
         )
         moments = [(mean, square) for mean, square in data["moments"]]

@@ -25,6 +25,8 @@ from scene3d.ops.threads import single_threaded_torch
 from scene3d.recon import field_checkpoint
 from scene3d.recon.field_adam import update
 from scene3d.recon.field_box import find_box, given_box, hull_cells
+from scene3d.recon.field_leaves import leaf_nodes, refine, to_leaves
+from scene3d.recon.field_losses import TV_EVERY, add_variation_grads, structure_grad
 from scene3d.recon.field_mask import find_occupied
 from scene3d.recon.field_rays import RayBatch, RayPool
 from scene3d.recon.field_settings import FieldFitSettings
@@ -36,6 +38,8 @@ from scene3d.render.field_march import RaySums
 
 LOG_EVERY = 50
 LOSS_WINDOW = 50  # Steps over which the loss shown is averaged.
+# Opacity along one step below which a cell counts as empty in the end.
+FINAL_ALPHA = 1e-3
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,8 @@ class _Run:
         if batch.weight is not None:
             v_rgb = v_rgb * batch.weight[:, None]
         loss = float((v_rgb * error).sum() / 2)
+        if self.settings.s3im > 0:
+            v_rgb = v_rgb + structure_grad(error + target, target, batch.weight, self.settings.s3im, generator)
         if not math.isfinite(loss):
             state.n_skipped += 1
             self._check_finite()
@@ -179,9 +185,16 @@ class _Run:
         v_features, v_opacity, v_decoder = decoder.decode_backward(sums.features, sums.opacity, batch.directions, v_rgb)
         v_opacity -= (v_rgb * background).sum(dim=1)
         v = RaySums(v_features, v_opacity, torch.zeros_like(v_opacity))
-        self.native.march_backward(self.tape, v, state.grads, state.marks)
+        self.native.march_backward(self.tape, v, state.grads, state.marks, self._distortion(len(error)))
+        if self.settings.tv > 0 and state.step % TV_EVERY == 0:
+            add_variation_grads(state, self.settings.tv * TV_EVERY)
         update(state, self.settings, v_decoder)
         return loss
+
+    def _distortion(self, n_rays: int) -> float:
+        """Weight of the distortion of one ray, per scene unit."""
+        low, high = self.state.field.box
+        return self.settings.distortion / (n_rays * float((high - low).norm()))
 
     def _background(self, n: int) -> Tensor:  # [n, 3]
         name = self.settings.background
@@ -199,6 +212,7 @@ class _Run:
     def _change_grid(self) -> None:
         state, settings = self.state, self.settings
         if state.fraction >= 1:
+            self._tighten()
             return
         n_due = sum(at <= state.fraction for at in settings.mask_at)
         if state.n_masks < n_due and state.step >= settings.mask_after:
@@ -206,22 +220,40 @@ class _Run:
             state.n_masks = n_due
         n_due = sum(at <= state.fraction for at in settings.grow_at)
         if state.n_growths < n_due:
+            self._grow(n_due)
             state.n_growths = n_due
-            state.grow(resolution_of(state.field.box, grid_sizes(settings)[n_due - 1]))
             self._hand_over()
+
+    def _grow(self, n_due: int) -> None:
+        state, settings = self.state, self.settings
+        if settings.kind != "trivec":
+            state.grow(resolution_of(state.field.box, grid_sizes(settings)[n_due - 1]), settings.step_in_voxels)
+            return
+        if not state.field.levels:
+            state.become(to_leaves(state.field, settings, state.generator))
+        if state.field.levels[0].nodes < leaf_nodes(settings, n_due):
+            state.become(refine(state.field, leaf_nodes(settings, n_due), settings.step_in_voxels))
 
     def _mask(self) -> None:
         """Find empty cells; the first time, also cut the box to what is left."""
         state = self.state
         cells = find_occupied(state.field, self.settings.keep_cells)
-        if state.n_masks == 0:
+        if state.n_masks == 0 and not state.field.levels:
             old = state.field.box
             state.shrink(occupied_box(cells, old))
             centers = cell_centers((cells.shape[0], cells.shape[1], cells.shape[2]), state.field.box)
             cells = is_occupied(cells, old, centers)
         state.field = replace(state.field, occupancy=cells)
+        state.drop_leaves()
         self._hand_over()
         self._keep_hits(state.field.step)
+
+    def _tighten(self) -> None:
+        """In the end, leave out what is all but empty: whoever renders the field looks at fewer samples."""
+        state = self.state
+        cells = find_occupied(state.field, self.settings.keep_cells, FINAL_ALPHA)
+        state.field = replace(state.field, occupancy=cells)
+        state.drop_leaves()
 
     def _keep_hits(self, step: float) -> None:
         """Draw only rays that meet something. The step is kept, so that a resumed run finds the same rays."""

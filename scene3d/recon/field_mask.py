@@ -19,12 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def find_occupied(field: Field, keep_cells: float) -> Tensor:
+def find_occupied(field: Field, keep_cells: float, min_alpha: float = MIN_CELL_ALPHA) -> Tensor:
     """Cells of the box that hold density, with their neighbours; empty ones of before stay empty. [Z, Y, X] bool
 
     Args:
         field: As fitted so far.
         keep_cells: Where fewer than this share of the cells hold anything, the densest ones are kept, with a warning.
+        min_alpha: Opacity along one step below which a cell is empty.
     """
     shape = _cell_shape(field)
     centers = cell_centers(shape, field.box).reshape(-1, 3)
@@ -33,7 +34,7 @@ def find_occupied(field: Field, keep_cells: float) -> Tensor:
     if field.occupancy is not None:
         optical = torch.where(is_occupied(field.occupancy, field.box, centers), optical, 0.0)
     alpha = (1 - torch.exp(-optical)).nan_to_num(0.0)
-    taken = alpha > MIN_CELL_ALPHA
+    taken = alpha > min_alpha
     n_least = max(1, round(keep_cells * len(alpha)))
     if int(taken.sum()) < n_least:
         logger.warning(

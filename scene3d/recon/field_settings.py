@@ -1,7 +1,8 @@
 """Settings of a field fit: plain data. Lengths of time are fractions of the run, so schedules keep their shape.
 
 The recipe is TensoRF's (Chen et al. 2022), shortened: coarse to fine grids, an occupancy mask that is tightened as the
-field clears up, L1 on the factors of density, Adam that is started anew when the grid grows.
+field clears up, L1 on the factors of density, Adam that is started anew when the grid grows. Leaves (trivec) begin as a
+coarse field of planes and lines: the first growth puts leaves around what it holds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from scene3d.core.fields import LANES, FieldKind
 from scene3d.recon.settings import BackgroundName
 
 FieldPresetName = Literal["fast", "balanced", "best"]
+LeavesName = Literal["one", "two", "cover"]
 MAX_VOXELS = 640**3
+MAX_LEAF_NODES = 65
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,11 @@ class FieldFitSettings:
         n_features: Features that the decoder takes, a multiple of 16.
         hidden: Width of its hidden layers, a multiple of 16.
         first_voxels: Nodes of the first grid, all in all.
-        last_voxels: Nodes of the last grid.
-        grow_at: Fractions of the run at which the grid grows.
+        last_voxels: Nodes of the last grid; of leaves, as many as there would be if they filled the box.
+        grow_at: Fractions of the run at which the grid grows; of trivec, the first makes the leaves.
+        step_in_voxels: Distance of samples, in voxels of the grid as it is.
+        leaves: one = cubes of one size; two = sizes of 1 and 2 added; cover = two shifted lattices, blended.
+        leaf_nodes: Of each vector of a leaf in the end.
         mask_at: Fractions of the run at which empty cells are found anew.
         mask_after: Steps before which no cell is called empty: nothing has formed yet.
         keep_cells: Least share of the cells that stay occupied: the mask never empties the scene.
@@ -40,6 +46,9 @@ class FieldFitSettings:
         lr_decoder: First step size of the decoder.
         lr_final: Last step sizes as a fraction of the first, reached exponentially.
         l1: Weight of the mean absolute factor of density, halved after the first mask.
+        s3im: Weight of 1 - S3IM beside the squared error: structure of random pixels (Xie et al. 2023). 0 = none.
+        distortion: Weight of how far density spreads along rays, in diagonals of the box (Barron et al. 2022).
+        tv: Weight of the mean squared difference of neighbouring nodes of density.
         box: Least and greatest corner, world; None finds one.
         background: auto = random colours where photos have alpha, else black.
         eval_steps: Steps after which test views are measured, besides the last.
@@ -60,11 +69,17 @@ class FieldFitSettings:
     grow_at: tuple[float, ...] = (0.05, 0.1, 0.16, 0.23)
     mask_at: tuple[float, ...] = (0.04, 0.09, 0.2, 0.4)
     mask_after: int = 150
+    step_in_voxels: float = 0.5
+    leaves: LeavesName = "two"
+    leaf_nodes: int = 9
     keep_cells: float = 0.001
     lr_factors: float = 0.02
     lr_decoder: float = 1e-3
     lr_final: float = 0.1
     l1: float = 8e-5
+    s3im: float = 0.0
+    distortion: float = 0.0
+    tv: float = 0.0
     box: tuple[float, float, float, float, float, float] | None = None
     background: BackgroundName = "auto"
     eval_steps: tuple[int, ...] = ()
@@ -81,6 +96,17 @@ class FieldFitSettings:
         if not 8 <= self.first_voxels <= self.last_voxels <= MAX_VOXELS:
             words = f"expected 8 <= first <= last <= {MAX_VOXELS}, got {self.first_voxels} and {self.last_voxels}"
             raise ValueError(f"first_voxels, last_voxels: {words}")
+        for name in ("l1", "s3im", "distortion", "tv"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        if not 0 < self.step_in_voxels <= 4:
+            raise ValueError(f"step_in_voxels: expected more than 0 and at most 4, got {self.step_in_voxels}")
+        if self.s3im > 0 and self.batch_rays < 16:
+            raise ValueError(f"batch_rays: expected at least 16 with s3im, got {self.batch_rays}")
+        if self.kind == "trivec" and not self.grow_at:
+            raise ValueError("grow_at: expected at least one growth, which makes the leaves")
+        if not 2 <= self.leaf_nodes <= MAX_LEAF_NODES:
+            raise ValueError(f"leaf_nodes: expected 2 to {MAX_LEAF_NODES}, got {self.leaf_nodes}")
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time_limit: expected more than 0 seconds, got {self.time_limit}")
         if not 0 < self.keep_cells <= 1:
@@ -94,6 +120,8 @@ def field_preset(name: FieldPresetName, kind: FieldKind, max_steps: int | None =
     ranks = (96, 288) if kind == "cp" else (16, 48)
     if kind == "cp":
         voxels = round(voxels * 4)
+    if kind == "trivec":
+        return _leaf_preset(steps if max_steps is None else max_steps, round(voxels * 1.4))
     return FieldFitSettings(
         kind=kind,
         max_steps=steps if max_steps is None else max_steps,
@@ -102,4 +130,16 @@ def field_preset(name: FieldPresetName, kind: FieldKind, max_steps: int | None =
         last_voxels=min(voxels, MAX_VOXELS),
         # TensoRF-CP is held by the product of three lines already.
         l1=1e-5 if kind == "cp" else 8e-5,
+    )
+
+
+def _leaf_preset(max_steps: int, voxels: int) -> FieldFitSettings:
+    return FieldFitSettings(
+        kind="trivec",
+        max_steps=max_steps,
+        color_rank=32,
+        n_features=16,
+        last_voxels=min(voxels, MAX_VOXELS),
+        grow_at=(0.1, 0.2, 0.3),
+        mask_at=(0.06, 0.095, 0.2, 0.4),
     )

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scene3d.core.fields import DIRECTION_TERMS, FACTORS, Decoder, Field, decoder_of
+from scene3d.core.fields import DIRECTION_TERMS, FACTORS, Decoder, Field, FieldKind, decoder_of
+from scene3d.recon.field_leaves import kept_leaves, select_leaves, step_size
 from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.render.field_cpu import empty_marks
 
-# Half a voxel, as in TensoRF.
-STEP_IN_VOXELS = 0.5
 # Optical depth of a box's diagonal per unit of softplus: TensoRF's 25 per unit in boxes of side 3.
 DENSITY_PER_DIAGONAL = 130.0
 FACTOR_SPREAD = {"vm": 0.1, "cp": 0.4}
@@ -70,15 +69,17 @@ class FieldState:
         self.grads = [torch.zeros_like(v) for v in self.field.factors()]
         self.marks = empty_marks(self.grads)
 
-    def grow(self, resolution: tuple[int, int, int]) -> None:
+    def grow(self, resolution: tuple[int, int, int], step_in_voxels: float) -> None:
         """Interpolate the factors to another number of nodes."""
-        names = FACTORS[self.field.kind] * 2
+        names = self.field.names * 2
         sizes = dict(zip("xyz", resolution, strict=True))
         factors = tuple(
             _resampled(value, tuple(sizes[axis] for axis in reversed(name)))
             for value, name in zip(self.field.factors(), names, strict=True)
         )
-        self.field = replace(self.field.with_factors(factors), step=step_size(self.field.box, resolution))
+        self.field = replace(
+            self.field.with_factors(factors), step=step_size(self.field.box, resolution, step_in_voxels)
+        )
         self.start_moments()
 
     def shrink(self, box: Tensor) -> None:
@@ -91,7 +92,7 @@ class FieldState:
         end = torch.maximum(end, torch.minimum(first + 1, last))
         first = torch.minimum(first, end - 1)
         ranges = {axis: slice(int(first[i]), int(end[i]) + 1) for i, axis in enumerate("xyz")}
-        names = FACTORS[self.field.kind] * 2
+        names = self.field.names * 2
         factors = tuple(
             value[tuple(ranges[axis] for axis in reversed(name))].contiguous()
             for value, name in zip(self.field.factors(), names, strict=True)
@@ -103,27 +104,49 @@ class FieldState:
         )
         self.start_moments()
 
+    def become(self, field: Field) -> None:
+        """Go on with another field: all moments are forgotten, those of a decoder of other sizes too."""
+        n_numbers = sum(v.numel() for v in field.decoder.tensors())
+        if n_numbers != self.decoder_moments[0].numel():
+            self.decoder_moments = (torch.zeros(n_numbers), torch.zeros(n_numbers))
+        self.field = field
+        self.start_moments()
+
+    def drop_leaves(self) -> None:
+        """Drop the leaves without an occupied cell; the moments of the others stay."""
+        kept = kept_leaves(self.field)
+        if all(bool(flags.all()) for flags in kept):
+            return
+        rows = [kept[i // 3 % len(kept)] for i in range(len(self.moments))]
+        self.field = select_leaves(self.field, kept)
+        self.moments = [
+            (mean[flags].contiguous(), square[flags].contiguous())
+            for (mean, square), flags in zip(self.moments, rows, strict=True)
+        ]
+        self.make_room()
+
 
 def first_state(settings: FieldFitSettings, box: Tensor, occupancy: Tensor | None) -> FieldState:
-    """Step 0: small random factors."""
+    """Step 0: small random factors; of planes and lines where leaves are to come."""
+    kind: FieldKind = "vm" if settings.kind == "trivec" else settings.kind
     generator = torch.Generator().manual_seed(settings.seed)
     resolution = resolution_of(box, settings.first_voxels)
     sizes = dict(zip("xyz", resolution, strict=True))
 
     def factors(rank: int) -> tuple[Tensor, ...]:
-        spread = FACTOR_SPREAD[settings.kind]
-        shapes = [tuple(sizes[axis] for axis in reversed(name)) for name in FACTORS[settings.kind]]
+        spread = FACTOR_SPREAD[kind]
+        shapes = [tuple(sizes[axis] for axis in reversed(name)) for name in FACTORS[kind]]
         return tuple(spread * torch.randn(*shape, rank, generator=generator) for shape in shapes)
 
-    n_sums = settings.color_rank * (3 if settings.kind == "vm" else 1)
+    n_sums = settings.color_rank * (3 if kind == "vm" else 1)
     values = Field(
-        settings.kind,
+        kind,
         box,
         factors(settings.density_rank),
         factors(settings.color_rank),
         _first_decoder(n_sums, settings, generator),
         DENSITY_PER_DIAGONAL / float((box[1] - box[0]).norm()),
-        step_size(box, resolution),
+        step_size(box, resolution, settings.step_in_voxels),
         occupancy=occupancy,
     )
     n_numbers = sum(v.numel() for v in values.decoder.tensors())
@@ -138,12 +161,6 @@ def resolution_of(box: Tensor, n_voxels: int) -> tuple[int, int, int]:
     voxel = float((size.prod() / n_voxels) ** (1 / 3))
     x, y, z = (max(2, round(float(s) / voxel)) for s in size)
     return x, y, z
-
-
-def step_size(box: Tensor, resolution: tuple[int, int, int]) -> float:
-    """Distance of samples: half of the mean voxel."""
-    voxels = (box[1] - box[0]).double() / (torch.tensor(resolution) - 1)
-    return STEP_IN_VOXELS * float(voxels.mean())
 
 
 def grid_sizes(settings: FieldFitSettings) -> list[int]:

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from scene3d.core.gaussians import Gaussians
+from scene3d.ops.stochastic_ssim import s3im
 from scene3d.recon.optim import AdamState
 from scene3d.recon.photos import Target
 from scene3d.recon.settings import BackgroundName, FitSettings
 from scene3d.render import loss as native_loss
 
+STRUCTURE_PIXELS = 4096
 BLACK, WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 Color = tuple[float, float, float]
@@ -28,6 +30,26 @@ def photometric(rgb: Tensor, target: Target, background: Color, ssim_lambda: flo
     Differentiable in rgb. Kerbl et al. 2023, equation 7.
     """
     return native_loss.l1_ssim(rgb, target.over(background), target.weight, ssim_lambda)
+
+
+def structure(rgb: Tensor, target: Target, background: Color, generator: torch.Generator) -> Tensor:
+    """1 - S3IM over some random pixels of an image; where the target has less weight they look like the photo.
+
+    Args:
+        rgb: Render over `background`. [H, W, 3]
+        target: The photo.
+        background: The same that the render has.
+        generator: Picks pixels.
+
+    Differentiable in rgb. Xie et al. 2023.
+    """
+    photo = target.over(background)
+    photo = photo.float() / 255 if photo.dtype == torch.uint8 else photo
+    if target.weight is not None:
+        rgb = photo + target.weight[..., None] * (rgb - photo)
+    n = rgb.shape[0] * rgb.shape[1]
+    picked = torch.randint(n, (STRUCTURE_PIXELS,), generator=generator).to(rgb.device)
+    return 1 - s3im(rgb.reshape(n, 3)[picked], photo.reshape(n, 3)[picked], generator)
 
 
 def fit_background(name: BackgroundName, has_alpha: bool, generator: torch.Generator) -> Color:

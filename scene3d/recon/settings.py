@@ -116,6 +116,7 @@ class FitSettings:
         sh_degree: Highest spherical-harmonics degree.
         sh_every: Fraction of the run after which one more degree is added.
         ssim_lambda: Weight of 1 - SSIM against L1.
+        s3im: Weight of 1 - S3IM, the similarity in structure of random pixels (Xie et al. 2023). 0 = none.
         opacity_reg: Weight of the mean opacity in the loss.
         scale_reg: Weight of the mean scale (in scene extents) in the loss.
         antialiased: Opacity compensation of Mip-Splatting.
@@ -140,6 +141,7 @@ class FitSettings:
     sh_degree: int = 3
     sh_every: float = 1 / 30
     ssim_lambda: float = 0.2
+    s3im: float = 0.0
     opacity_reg: float = 0.0
     scale_reg: float = 0.0
     antialiased: bool = False
@@ -164,5 +166,7 @@ class FitSettings:
             raise ValueError(f"sh_degree: expected 0 to 3, got {self.sh_degree}")
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time_limit: expected more than 0 seconds, got {self.time_limit}")
+        if not self.s3im >= 0:
+            raise ValueError(f"s3im: expected 0 or more, got {self.s3im}")
         if self.strategy.cap_max < 1:
             raise ValueError(f"strategy.cap_max: expected at least 1, got {self.strategy.cap_max}")

@@ -38,7 +38,7 @@ class Config:
     do: tyro.conf.UseAppendAction[tuple[Annotated[str, tyro.conf.arg(metavar='"EDIT"')], ...]] = ()
     """An edit; give it several times, for instance: --do "rotate 180 0 0" --do "crop-sphere 0 0 0 3"."""
 
-    to: Literal["splats", "vm", "cp"] | None = None
+    to: Literal["splats", "vm", "cp", "trivec"] | None = None
     """Kind of scene to make, learned from renders of this one: splats, or a field of planes and lines (vm) or of lines
     only (cp)."""
     learn: KindOptions = dataclasses.field(default_factory=KindOptions)

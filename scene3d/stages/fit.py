@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 # Part of the run in which masks are learnt before a codec takes over.
 MASKED_BEFORE_CODEC = 0.15
+SceneKind = Literal["gaussians", "vm", "cp", "trivec"]
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,11 @@ class Config:
     """Folder with photos and poses: COLMAP, transforms.json or Blender."""
     out: Path = Path("fit")
     """Folder for scene.ply (scene.s3d of a field), checkpoint.pt, config.json, log.jsonl and stats/."""
-    kind: Literal["gaussians", "vm", "cp"] = "gaussians"
-    """gaussians = splats, fast to render; vm = field of planes and lines (TensoRF), cp = of lines only, small."""
+    kind: SceneKind = "gaussians"
+    """gaussians = splats, fast to render; vm = field of planes and lines (TensoRF), cp = of lines only, small, trivec =
+    of small leaves around the surfaces."""
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
-    """Options of --kind vm and cp."""
+    """Options of --kind vm, cp and trivec."""
     preset: PresetName = "balanced"
     """fast = a minute or less, balanced = minutes, best = as good as it gets; for small photos on a CPU."""
     max_steps: int | None = None
@@ -126,6 +128,8 @@ class Config:
     scene.s3d instead of scene.ply."""
     small: CompactConfig = dataclasses.field(default_factory=CompactConfig)
     """How small the file of --compact is to be."""
+    s3im: float | None = None
+    """Weight of S3IM, the similarity in structure of random pixels, in the loss. For captures that fit badly."""
     opacity_reg: float | None = None
     """Weight of the mean opacity in the loss."""
     scale_reg: float | None = None
@@ -271,7 +275,7 @@ def fit_settings(config: Config, capture: Capture) -> FitSettings:
         preset = replace(for_codec(preset, wanted.noise_from), influence=str(wanted))
         preset = preset if config.max_steps is None else replace(preset, max_steps=config.max_steps)
     names = ("time_limit", "sh_degree", "antialiased", "exposure", "pose_opt", "background", "opacity_reg", "scale_reg")
-    more = ("surface", "surface_method", "eval_steps", "checkpoint_every", "seed", "backend")
+    more = ("surface", "surface_method", "s3im", "eval_steps", "checkpoint_every", "seed", "backend")
     if config.mask_weight is not None:
         if config.surface and config.surface_method == "2dgs":
             raise ValueError("mask_weight: the discs of --surface-method 2dgs take no masks. Use pgsr or rade")
@@ -285,7 +289,7 @@ def fit_settings(config: Config, capture: Capture) -> FitSettings:
 
 def _field_order(config: Config, capture: Capture) -> fit_field.Order:
     assert config.kind != "gaussians"
-    names = ("max_steps", "time_limit", "background", "eval_steps", "checkpoint_every", "seed")
+    names = ("max_steps", "time_limit", "background", "s3im", "eval_steps", "checkpoint_every", "seed")
     fit_field.refuse_splat_options(config)
     return fit_field.Order(
         config.kind,

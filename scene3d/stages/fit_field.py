@@ -1,4 +1,4 @@
-"""The part of `scene3d fit` that fits radiance fields: --kind vm, cp."""
+"""The part of `scene3d fit` that fits radiance fields: --kind vm, cp, trivec."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from scene3d.core.fields import FieldKind
 from scene3d.core.interrupt import stop_requests
 from scene3d.core.progress import duration_text
 from scene3d.core.scene import Scene, SceneInfo
+from scene3d.io.atomic import write_text
+from scene3d.io.camera_path import CAMERAS_NAME, cameras_json
 from scene3d.io.registry import FIELD_FILE, write_scene
 from scene3d.recon import field_checkpoint, fit_files
 from scene3d.recon.field_fit import FieldFitResult, FieldHooks, fit_field
-from scene3d.recon.field_settings import FieldFitSettings, field_preset
+from scene3d.recon.field_settings import FieldFitSettings, LeavesName, field_preset
 from scene3d.recon.presets import PresetName
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,12 @@ class FieldConfig:
     """Of the field, world: x0 y0 z0 x1 y1 z1. Default: around the silhouettes, or around most of the points."""
     last_voxels: int | None = None
     """Nodes of the last grid in all. More are sharper, slower and larger."""
+    step_in_voxels: float | None = None
+    """Distance of samples along rays, in voxels. Larger values are faster and blur what is thin."""
+    leaves: LeavesName | None = None
+    """trivec: one = cubes of one size, two = of two sizes, added, cover = two shifted lattices, blended: no seams."""
+    leaf_nodes: int | None = None
+    """trivec: nodes of each vector of a leaf. More make fewer, larger leaves."""
     density_rank: int | None = None
     """Ranks of each mode of density, a multiple of 16."""
     color_rank: int | None = None
@@ -41,6 +49,10 @@ class FieldConfig:
     """Rays of one step."""
     l1: float | None = None
     """Weight of the mean absolute factor of density; larger values clear more haze away."""
+    distortion: float | None = None
+    """Weight of how far density spreads along rays. Clears haze in front of cameras; 0.01 is usual."""
+    tv: float | None = None
+    """Weight of differences between neighbouring nodes of density. Smooths what few photos see; 0.001 is much."""
     lr_factors: float | None = None
     """First step size of planes and lines."""
 
@@ -50,6 +62,8 @@ SPLAT_OPTIONS = (
     *("strategy", "sh_degree", "antialiased", "exposure", "pose_opt", "opacity_reg", "scale_reg", "init"),
     *("memory_limit", "compact", "small", "mask_weight"),
 )
+
+LEAF_OPTIONS = ("leaves", "leaf_nodes")
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,8 @@ def run(order: Order, capture: Capture) -> None:
         raise SystemExit(should_stop.exit_code)
     info = SceneInfo(source=str(capture.source), made_by=f"scene3d {__version__}")
     write_scene(Scene(result.field, info), order.out / FIELD_FILE)
+    # Whoever compresses or shows the scene looks for its cameras here.
+    write_text(order.out / CAMERAS_NAME, cameras_json(capture.cameras))
     print(_summary(result, order.out / FIELD_FILE))
 
 
@@ -123,6 +139,10 @@ def field_settings(order: Order) -> FieldFitSettings:
     common = dict(order.common)
     preset = field_preset(order.preset, order.kind, common.pop("max_steps", None))
     given = {name: value for name, value in asdict(order.field).items() if value is not None}
+    strange = [name for name in LEAF_OPTIONS if name in given and order.kind != "trivec"]
+    if strange:
+        flags = ", ".join(f"--field.{name.replace('_', '-')}" for name in strange)
+        raise ValueError(f"{flags}: only --kind trivec knows it, got {order.kind}")
     if "last_voxels" in given:
         given["first_voxels"] = min(preset.first_voxels, given["last_voxels"])
     return replace(preset, **common, **given)

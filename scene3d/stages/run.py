@@ -29,6 +29,7 @@ from scene3d.io.stamp import Stamp, digest
 from scene3d.recon.presets import MAX_SIZES, PresetName
 from scene3d.report.run_folder import flatten
 from scene3d.stages import evaluate, export, fit, pose, render, report
+from scene3d.stages.fit import SceneKind
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class PoseOptions(pose.Config):
 class FitOptions(fit.Config):
     capture: Suppress[Path] = Path()
     out: Suppress[Path] = Path()
+    kind: Suppress[SceneKind] = "gaussians"
     preset: Suppress[PresetName] = "fast"
     data_factor: Suppress[int | None] = None
     max_size: Suppress[int | None] = None
@@ -89,6 +91,8 @@ class Config:
     """Folder of photos, a video, or a posed capture (COLMAP, transforms.json, Blender). Default: the bundled sample."""
     out: Path | None = None
     """Folder of the run. Default: runs/ and the name of the capture."""
+    kind: SceneKind = "gaussians"
+    """gaussians = splats; vm, cp, trivec = a radiance field. What only splats can do is left out then, and said."""
     preset: PresetName = "fast"
     """fast = a minute or less, balanced = minutes, best = as good as it gets; for small photos on a CPU."""
     data_factor: int | None = None
@@ -151,8 +155,10 @@ def run(config: Config) -> None:
         _do(_evaluate_job(config, source, out), out)
     for job in _render_jobs(config, source, capture, out):
         _do(job, out)
-    if config.fit.kind == "gaussians":
+    if config.kind == "gaussians":
         _do(_page_job(config, source, out), out)
+    else:
+        logger.info("page: web pages show Gaussians only, none is made of a %s field", config.kind)
     _do(_report_job(out), out)
     print(_summary(config, capture, out, time.monotonic() - began))
 
@@ -168,6 +174,7 @@ def _shared(config: Config) -> Config:
         max_size=max_size,
         fit=replace(
             config.fit,
+            kind=config.kind,
             preset=config.preset,
             data_factor=data_factor,
             max_size=max_size,
@@ -226,7 +233,7 @@ def _fit_job(config: Config, source: Path, out: Path) -> _Job:
 
 
 def _scene(config: Config, out: Path) -> Path:
-    is_small = config.fit.kind != "gaussians" or config.fit.compact
+    is_small = config.kind != "gaussians" or config.fit.compact
     return out / "fit" / (FIELD_FILE if is_small else SPLATS_FILE)
 
 

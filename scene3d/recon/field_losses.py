@@ -1,0 +1,49 @@
+"""What a field fit may minimise besides squared errors: structure of random pixels, variation of the factors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scene3d.ops.stochastic_ssim import s3im
+from scene3d.recon.field_state import FieldState
+
+# Every node has a gradient of variation: that costs as much as a step, and changes slowly.
+TV_EVERY = 8
+
+
+def structure_grad(
+    rgb: Tensor, target: Tensor, weight: Tensor | None, strength: float, generator: torch.Generator
+) -> Tensor:
+    """Gradient of strength (1 - S3IM) by the pixels of a batch.
+
+    Args:
+        rgb: Render over its background. [R, 3]
+        target: Photos over the same. [R, 3]
+        weight: 0 to 1; pixels of less weight look like the photo. [R]
+        strength: Of the loss.
+        generator: Deals pixels to windows.
+    """
+    share = torch.ones(len(rgb), 1) if weight is None else weight[:, None]
+    with torch.enable_grad():
+        leaf = rgb.detach().requires_grad_()
+        loss = strength * (1 - s3im(target + share * (leaf - target), target, generator))
+        (grad,) = torch.autograd.grad(loss, leaf)
+    return grad
+
+
+def add_variation_grads(state: FieldState, strength: float) -> None:
+    """Add the gradients of strength times the mean squared difference of neighbouring nodes, factor by factor of
+    density; all nodes count as reached."""
+    n = len(state.field.density)
+    for value, grad, marks in zip(state.field.density, state.grads[:n], state.marks[:n], strict=True):
+        # Leaves vary along their nodes only; planes along both axes.
+        axes = (0, 1) if state.field.kind == "vm" and value.ndim == 3 else (value.ndim - 2,)
+        for axis in axes:
+            if value.shape[axis] < 2:
+                continue
+            slope = value.diff(dim=axis)
+            slope *= 2 * strength / slope.numel()
+            grad.narrow(axis, 1, slope.shape[axis]).add_(slope)
+            grad.narrow(axis, 0, slope.shape[axis]).sub_(slope)
+        marks.fill_(1)
