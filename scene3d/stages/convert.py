@@ -39,8 +39,8 @@ class Config:
     """An edit; give it several times, for instance: --do "rotate 180 0 0" --do "crop-sphere 0 0 0 3"."""
 
     to: Literal["splats", "vm", "cp", "trivec"] | None = None
-    """Kind of scene to make, learned from renders of this one: splats, or a field of planes and lines (vm) or of lines
-    only (cp)."""
+    """Kind of scene to make, learned from renders of this one: splats, or a field of planes and lines (vm), of lines
+    only (cp) or of leaves (trivec)."""
     learn: KindOptions = dataclasses.field(default_factory=KindOptions)
     """Options of --to."""
 

@@ -1,4 +1,4 @@
-"""The part of `scene3d convert` that turns scenes and meshes into another kind: --to splats, vm, cp."""
+"""The part of `scene3d convert` that turns scenes and meshes into another kind: --to splats, vm, cp, trivec."""
 
 from __future__ import annotations
 
