@@ -61,11 +61,11 @@ def test_fit_brings_renders_nearer_to_the_photos():
 
 def test_the_structure_of_random_pixels_can_be_learnt_too():
     settings = replace(QUICK, s3im=0.5, strategy=replace(QUICK.strategy, cap_max=30, reset_every=0))
-    first, again, plain = (run(s).gaussians for s in (settings, settings, replace(settings, s3im=0.0)))
-    assert torch.equal(first.sh0, again.sh0)
-    assert not torch.equal(first.sh0, plain.sh0)
-    truth = SCENE.payload
-    assert (first.sh0 - truth.sh0).abs().mean() < (near_truth().sh0 - truth.sh0).abs().mean()
+    first, again, plain = (run(s) for s in (settings, settings, replace(settings, s3im=0.0)))
+    assert torch.equal(first.gaussians.sh0, again.gaussians.sh0)
+    assert not torch.equal(first.gaussians.sh0, plain.gaussians.sh0)
+    assert first.validation is not None
+    assert first.validation.psnr > 40
 
 
 @pytest.mark.parametrize("name", ["default", "mcmc"])
