@@ -15,7 +15,7 @@ struct LogisticTables {
   uint16_t squash[2 * kMaxLogit + 1];  // logit -> probability
   int16_t stretch[4096];               // probability / 16 -> logit
   int32_t rate[1024];                  // number seen -> 32768 / (number + 1.5)
-  uint8_t pace[256];                   // number seen -> how fast weights learn
+  uint8_t pace[256];                   // number seen -> how fast weights learn, below 128: errors fit 16 bits
 
   LogisticTables() {
     // e^(-x / 256) of 2^31, by repeated multiplication with e^(-1/256): no floating point, so no machine's own rounding.
@@ -35,7 +35,7 @@ struct LogisticTables {
       stretch[i] = static_cast<int16_t>(x);
     }
     for (int n = 0; n < 1024; n++) rate[n] = 65536 / (2 * n + 3);
-    for (int n = 0; n < 256; n++) pace[n] = static_cast<uint8_t>(8 * (2 + 14 / (1 + n / 16)) - 1);
+    for (int n = 0; n < 256; n++) pace[n] = static_cast<uint8_t>(8 * (5 + 11 / (1 + n / 16)) - 1);
   }
 };
 
