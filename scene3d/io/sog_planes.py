@@ -34,7 +34,7 @@ MAX_LOG_WEIGHT = 8.0
 PALETTE_FLOOR = 1.0
 # Smaller scenes have entries enough for all: there k-means comes nearer to the best codebook than that.
 SLACK_ROWS = 4096
-MIN_FLOOR, MAX_FLOOR, FLOOR_STEPS, FLOOR_ROWS = 0.05, 50.0, 5, 50_000
+MIN_FLOOR, MAX_FLOOR, FLOOR_STEPS, FLOOR_ROWS = 0.05, 50.0, 5, 32_768
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def joined(runs: dict[str, list[Row]]) -> str:
 
 def _short(row: Row) -> str:
     fidelity = f"{row.psnr:.1f} dB" if math.isfinite(row.psnr) else "exact"
-    return f"{row.size_bytes:,}, {fidelity}" + ("" if row.drop_db is None else f", {-row.drop_db:+.3f} dB")
+    return f"{row.size_bytes:,}, {fidelity}" + ("" if row.drop_db is None else f", {0.0 - row.drop_db:+.3f} dB")
 
 
 def html_page(title: str, sentences: list[str], rows: list[Row], n_splats: int, told: str = "") -> str:
