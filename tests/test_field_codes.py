@@ -11,6 +11,7 @@ import torch
 from field_scenes import random_field, random_rays
 from small_scenes import views_around
 
+from scene3d.compress import field_codes
 from scene3d.compress.field_codes import code_field, tune
 from scene3d.compress.field_importance import plane_importance
 from scene3d.compress.field_pack import pack_field
@@ -93,7 +94,8 @@ def test_codes_and_pruned_nodes_come_back():
         assert float((kept - value).abs().max()) < 0.05 * float(kept.abs().max())
 
 
-def test_tuning_brings_renders_nearer():
+def test_tuning_brings_renders_nearer(monkeypatch):
+    monkeypatch.setattr(field_codes, "TUNE_RAYS", 1024)
     field, steps = foggy(), Steps(0.3, 0.6)
     coded = code_field(field, views(), steps)
     rounded = decode_codes(encode_codes(Scene(coded.field), coded.planes, steps), PATH)

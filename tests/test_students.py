@@ -164,7 +164,7 @@ def test_free_views_see_the_middle():
 
 def test_convert_writes_a_small_field_of_a_mesh(tmp_path: Path, capsys):
     write_mesh(ball_mesh(), tmp_path / "ball.ply")
-    options = convert.KindOptions(steps=20, views=8, view_size=32, voxels=16, target_mb=0.05)
+    options = convert.KindOptions(steps=10, views=6, view_size=32, voxels=12, target_mb=0.05)
     out = tmp_path / "ball.s3d"
     convert.run(convert.Config(tmp_path / "ball.ply", out, to="vm", learn=options))
     assert read_scene(out).kind == "vm"
