@@ -10,7 +10,7 @@ import torch
 from small_scenes import blob, views_around
 from torch.nn.functional import normalize
 
-from scene3d.compress.context import PRIOR_SHARE, Encoder
+from scene3d.compress.context import PRIOR_SHARE_MADE_UP, Encoder
 from scene3d.compress.goal import Goal
 from scene3d.compress.judge import MADE_MARGIN_DB, Judge, judge_by_cameras, judge_by_synthesis
 from scene3d.compress.methods import METHODS
@@ -142,7 +142,7 @@ def test_made_up_views_keep_their_promise_to_real_cameras():
     scene = read_scene(FOX)
     judge, views = judge_by_synthesis(scene)
     sensitivity = measure_sensitivity(scene.splats(), views.select(range(0, len(views), 3)), judge.settings)
-    encoder = Encoder(scene, with_prior(sensitivity, scene.splats(), PRIOR_SHARE), judge)
+    encoder = Encoder(scene, with_prior(sensitivity, scene.splats(), PRIOR_SHARE_MADE_UP), judge)
     trial = encoder(1.5e-11)
     cameras = read_cameras(FOX.with_name("fox-cameras.json"))
     real = Judge(scene, cameras.select(range(0, len(cameras), 8))).verdict(trial.gaussians)

@@ -84,3 +84,15 @@ def sensitivities(
             for name, gradient in zip(names, gradients, strict=True):
                 sums[name] += gradient.square() / n_probes
     return sums
+
+
+def log_footprints(gaussians: Gaussians) -> Tensor:
+    """Natural logarithm of the area of each Gaussian's largest ellipse through its centre, as seen from the middle of
+    the scene: what lies farther out than most counts the less, the farther it is, or a sky would outweigh all else. [N]
+    """
+    if len(gaussians) == 0:
+        return gaussians.opacity_logits.detach().clone()
+    ordered = gaussians.log_scales.sort(dim=1).values
+    distances = (gaussians.means - gaussians.means.median(dim=0).values).norm(dim=1)
+    reach = distances.clamp_min(float(distances.median()) + 1e-30)
+    return ordered[:, 1] + ordered[:, 2] - 2 * reach.log()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from scene3d.compress.importance import log_footprints
 from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
 from scene3d.ops import quaternions
@@ -82,17 +83,19 @@ def measure_sensitivity(
 def with_prior(sensitivity: Sensitivity, gaussians: Gaussians, share: float) -> Sensitivity:
     """Let no Gaussian matter less than a share of what it would if it were seen as others of its size and opacity are.
 
-    Views that were made up do not see all that matters. What a Gaussian changes when it is seen goes with its opacity
-    squared times its area; the factors are medians over those that are seen.
+    No views see all that matters: least of all those that were made up, but photos that were held out show some of
+    what the others do not, too. What a Gaussian changes when it is seen goes with its opacity squared times its area;
+    the factors are medians over those that are seen.
 
     Args:
         sensitivity: As measured.
         gaussians: The scene.
         share: 0 leaves everything as it is, 1 counts every Gaussian at least as an average one.
     """
-    lengths = gaussians.log_scales.sort(dim=1, descending=True).values[:, :2].exp()
-    prior = gaussians.opacities.square() * lengths.prod(dim=1)
-    near = 1 / lengths[:, 1].square()
+    areas = log_footprints(gaussians)
+    # The largest is one: nothing overflows.
+    prior = gaussians.opacities.square() * (areas - (areas.max() if len(areas) else 0)).exp()
+    near = (-2 * gaussians.log_scales.sort(dim=1).values[:, 1]).exp()
 
     def floor(values: Tensor, size: Tensor) -> Tensor:
         flat = values.reshape(len(values), -1)

@@ -9,7 +9,7 @@ import torch
 
 from scene3d.compress.distill import Teacher, compensate
 from scene3d.compress.goal import Goal
-from scene3d.compress.importance import blend_weights
+from scene3d.compress.importance import blend_weights, log_footprints
 from scene3d.compress.judge import Judge
 from scene3d.compress.prune import choose_sh_degrees, cut_sh, keep_heaviest, sh_errors
 from scene3d.core.cameras import Cameras
@@ -20,8 +20,9 @@ from scene3d.core.scene import Scene
 PRUNE_SHARE, CUT_SHARE = 0.15, 0.05
 # The same of pruning, before opacities, colours and sizes of the others make up for it.
 COMPENSATED_SHARE = 0.5
-# Of all weight, what is given by size and opacity alone where views are made up.
-PRIOR_SHARE = 0.2
+# Of all weight, what is given by size and opacity alone: held-out photos show some of what those that decide do not;
+# more where views are made up.
+PRIOR_SHARE, PRIOR_SHARE_MADE_UP = 0.02, 0.2
 MAX_DECIDING_VIEWS = 8
 
 PRUNE_SHARES = (0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
@@ -118,7 +119,8 @@ def thin(scene: Scene, goal: Goal, judge: Judge, views: Cameras) -> Thinned:
     weights = blend_weights(full, views, judge.settings)
     if judge.is_made_up:
         total = weights.sum(dim=0)
-        return Thinned(full, total + PRIOR_SHARE * total.sum() * footprint_shares(full), decider, 0.0)
+        return Thinned(full, total + PRIOR_SHARE_MADE_UP * total.sum() * footprint_shares(full), decider, 0.0)
+    weights = weights + PRIOR_SHARE * weights.sum(dim=1, keepdim=True) * footprint_shares(full)
     keep = prune_within(full, weights, decider, PRUNE_SHARE * bound)
     left = full.select(keep)
     if goal.tune_steps:
@@ -137,8 +139,7 @@ def footprint_shares(gaussians: Gaussians) -> torch.Tensor:
 
     What views from anywhere may show of a Gaussian that those at hand do not.
     """
-    ordered = gaussians.log_scales.sort(dim=1).values
-    log_areas = ordered[:, 1] + ordered[:, 2]
+    logs = log_footprints(gaussians)
     # The largest is one: no sum overflows.
-    areas = gaussians.opacities * (log_areas - (log_areas.max() if len(log_areas) else 0)).exp()
+    areas = gaussians.opacities * (logs - (logs.max() if len(logs) else 0)).exp()
     return areas / areas.sum().clamp_min(1e-30)
