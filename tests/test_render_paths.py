@@ -48,6 +48,18 @@ def test_surround_of_a_ring_finds_its_target_up_and_distance() -> None:
     assert found.arc_deg == pytest.approx(330, abs=0.1)
 
 
+@pytest.mark.parametrize(("tilt_deg", "is_axis"), [(0, True), (6, True), (20, False)])
+def test_up_is_an_axis_of_the_frame_where_one_is_near(tilt_deg: float, is_axis: bool) -> None:
+    tilt = math.radians(tilt_deg)
+    turn = torch.tensor([[1, 0, 0], [0, math.cos(tilt), -math.sin(tilt)], [0, math.sin(tilt), math.cos(tilt)]])
+    cameras = ring()
+    viewmats = cameras.viewmats.clone()
+    viewmats[:, :3, :3] = viewmats[:, :3, :3] @ turn.T
+    up = surround.up_axis(Cameras(viewmats, cameras.Ks, cameras.sizes))
+    expected = (0.0, 0.0, 1.0) if is_axis else (0.0, -math.sin(tilt), math.cos(tilt))
+    assert up == pytest.approx(expected, abs=CLOSE)
+
+
 def test_surround_of_a_single_view_looks_along_it() -> None:
     view = ring(1)
     found = surround.from_cameras(view)

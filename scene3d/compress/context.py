@@ -36,6 +36,7 @@ SEARCH_STEPS, REFINED_STEPS = 10, 4
 NEAR = 0.03
 # Trials so near to each other that steps, which are a quarter of an octave apart, are mostly the same.
 NARROW = 0.03
+MOST_OCTAVES = 6.0
 MAX_LOGIT, OPACITY_LR, COLOR_LR = 8.0, 0.02, 0.01
 FINEST, COARSEST = 1e-18, 1e-5
 CHUNKS = {
@@ -160,12 +161,15 @@ def _rank(trial: Trial, goal: Goal) -> tuple[bool, float]:
 
 
 def _excess(trial: Trial, goal: Goal) -> float:
-    """How far beyond the goal: at most 0 where it is met; octaves of distortion, about."""
+    """How far beyond the goal: at most 0 where it is met; octaves of distortion, about, and no more than MOST_OCTAVES:
+    a drop below nothing would else count as infinitely far."""
     if goal.target_bytes is not None:
-        return 4 * math.log2(trial.size_bytes / goal.target_bytes)
-    if trial.verdict.drop_db is not None:
-        return math.log2(max(trial.verdict.drop_db, 1e-6) / goal.max_drop_db)
-    return (goal.fidelity_db - trial.verdict.fidelity_db) / 3.0
+        octaves = 4 * math.log2(trial.size_bytes / goal.target_bytes)
+    elif trial.verdict.drop_db is not None:
+        octaves = math.log2(max(trial.verdict.drop_db, 1e-6) / goal.max_drop_db)
+    else:
+        octaves = (goal.fidelity_db - trial.verdict.fidelity_db) / 3.0
+    return max(-MOST_OCTAVES, min(MOST_OCTAVES, octaves))
 
 
 def _search(encode: Callable[[float], Trial], goal: Goal, distortion: float, n_steps: int) -> Trial:
@@ -179,7 +183,8 @@ def _search(encode: Callable[[float], Trial], goal: Goal, distortion: float, n_s
             excess = _excess(trial, goal)
             progress.advance(size=f"{trial.size_bytes:,} bytes", fidelity=f"{trial.verdict.fidelity_db:.2f} dB")
             if excess <= 0:
-                met = trial
+                # Drops are not monotone where they are near 0: never trade a small file that will do for a larger one.
+                met = trial if met is None else min(met, trial, key=lambda one: _rank(one, goal))
                 if excess > -NEAR:
                     break
             else:
@@ -200,8 +205,7 @@ def _octaves(a: Trial, b: Trial) -> float:
 def _next(trial: Trial, excess: float, met: Trial | None, missed: Trial | None, toward: float, goal: Goal) -> float:
     """Between the last that met the goal and the last that did not, by the secant; else by the excess."""
     if met is None or missed is None:
-        bounded = max(-6.0, min(6.0, excess))
-        return trial.distortion * 2 ** (-toward * (bounded + math.copysign(0.05, bounded)))
+        return trial.distortion * 2 ** (-toward * (excess + math.copysign(0.05, excess)))
     a, b = math.log2(met.distortion), math.log2(missed.distortion)
     low, high = _excess(met, goal), _excess(missed, goal)
     share = -low / (high - low) if high > low else 0.5

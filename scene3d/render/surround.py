@@ -20,6 +20,7 @@ DISTANCE_PER_REACH = 2.4
 OBJECT_SHARE = 0.25
 # Of more points every n-th is looked at: their middle and reach are found as well, and viewers open sooner.
 MAX_POINTS = 30_000
+AXIS_COSINE = 0.985  # 10 degrees.
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,15 @@ def _extent(points: ScenePoints) -> tuple[Tensor, Tensor, Tensor, float]:
 def _sample(points: ScenePoints) -> ScenePoints:
     stride = max(1, -(-len(points.positions) // MAX_POINTS))
     return ScenePoints(points.positions[::stride], points.weights[::stride])
+
+
+def up_axis(cameras: Cameras) -> tuple[float, float, float]:
+    """World direction that is up in most images: an axis of the frame where one lies within 10 degrees of it, as frames
+    are usually made. Unit length."""
+    up = _common_up(cameras.to(dtype=torch.float64))
+    axis = torch.nn.functional.one_hot(up.abs().argmax(), 3) * up.sign() + 0.0
+    x, y, z = (axis if float(up @ axis) > AXIS_COSINE else up).tolist()
+    return x, y, z
 
 
 def _common_up(cameras: Cameras) -> Tensor:  # [3]

@@ -40,6 +40,7 @@ from scene3d.recon.settings import BackgroundName, ExposureName, FitSettings, Su
 from scene3d.recon.surface import lay_flat, surface_objective
 from scene3d.recon.validate import Validation
 from scene3d.render import backends
+from scene3d.render.surround import up_axis
 from scene3d.stages import fit_compact, fit_field
 from scene3d.stages.fit_compact import Aware, CompactConfig
 from scene3d.stages.fit_field import FieldConfig
@@ -180,7 +181,12 @@ def run(config: Config) -> None:
         return
     _refuse_other_backends(config)
     settings = fit_settings(config, capture)
-    info = SceneInfo(antialiased=settings.antialiased, source=str(capture.source), made_by=f"scene3d {__version__}")
+    info = SceneInfo(
+        antialiased=settings.antialiased,
+        up=up_axis(capture.cameras),
+        source=str(capture.source),
+        made_by=f"scene3d {__version__}",
+    )
     aware = _aware(config, capture, settings, info)
     first = _first_gaussians(config, capture)
     _check_memory(capture, len(first), settings)

@@ -21,6 +21,7 @@ from scene3d.recon import field_checkpoint, fit_files
 from scene3d.recon.field_fit import FieldFitResult, FieldHooks, fit_field
 from scene3d.recon.field_settings import FieldFitSettings, LeavesName, field_preset
 from scene3d.recon.presets import PresetName
+from scene3d.render.surround import up_axis
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def run(order: Order, capture: Capture) -> None:
     if not result.is_finished:
         logger.warning("stopped after step %d; the same command goes on from %s", result.n_steps, path)
         raise SystemExit(should_stop.exit_code)
-    info = SceneInfo(source=str(capture.source), made_by=f"scene3d {__version__}")
+    info = SceneInfo(up=up_axis(capture.cameras), source=str(capture.source), made_by=f"scene3d {__version__}")
     write_scene(Scene(result.field, info), order.out / FIELD_FILE)
     # Whoever compresses or shows the scene looks for its cameras here.
     write_text(order.out / CAMERAS_NAME, cameras_json(capture.cameras))
