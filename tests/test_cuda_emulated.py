@@ -20,6 +20,7 @@ from strategies import cameras, front_camera, one_gaussian, random_gaussians, ri
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
+from scene3d.core.errors import BackendUnavailable
 from scene3d.core.gaussians import Gaussians
 from scene3d.render import cpu, cuda
 from scene3d.render.rasterize import rasterize
@@ -220,6 +221,35 @@ def test_too_little_memory_for_one_row_of_tiles_is_said() -> None:
 def test_bands_hold_as_many_rows_as_fit() -> None:
     assert emulated.plan_bands([3, 4, 5, 1, 1, 9, 0, 0], 9, 1) == [(0, 2, 7), (2, 5, 7), (5, 8, 9)]
     assert emulated.plan_bands([0, 0], 0, 1) == [(0, 2, 0)]
+
+
+def masked_outputs(name: str, settings: RasterSettings) -> list[Tensor]:
+    """Images, then gradients of the parameters and of the masks."""
+    scene, masks = random_gaussians(120, seed=3), torch.linspace(0, 1, 120, dtype=torch.float64)
+    masks[::3] = 0
+    dtype = F32 if name == "cuda" else torch.float64
+    leaves, masks = with_gradients(scene.to(dtype=dtype)), masks.to(dtype).requires_grad_()
+    views = ring_of_cameras(2, 45, 37).to(dtype=dtype)
+    if name == "cuda":
+        found = cuda.rasterize_with(emulated, leaves, views, settings, masks=masks)
+    else:
+        found = rasterize(leaves, views, settings, "reference", masks)
+    RGB_AND_ALPHA(replace(found, rgb=found.rgb.double(), alpha=found.alpha.double())).backward()
+    return [found.rgb, found.alpha, *(p.grad for p in leaves.params().values()), masks.grad]
+
+
+@pytest.mark.parametrize("absgrad", [False, True])
+def test_masks_hide_and_have_the_gradients_of_the_reference(absgrad: bool, is_ordered: bool) -> None:
+    settings = RasterSettings(background=(0.2, 0.9, 0.4), absgrad=absgrad)
+    found, expected = masked_outputs("cuda", settings), masked_outputs("reference", settings)
+    for a, b in zip(found, expected, strict=True):
+        assert ((a.double() - b).norm() / b.norm()).item() < 2e-3
+    assert bool((found[-1][::3] != 0).any()), "hidden ones have a gradient"
+
+
+def test_masks_come_without_depth() -> None:
+    with pytest.raises(BackendUnavailable, match="no depth and no normals with masks"):
+        cuda.rasterize_with(emulated, random_gaussians(3).to(dtype=F32), ring_of_cameras(1), ALL, masks=torch.ones(3))
 
 
 def test_tensors_of_another_dtype_are_refused() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from emulation import load_emulated
 from tiny_capture import tiny_capture, tiny_scene
 
+from scene3d.core.gaussians import cat
 from scene3d.ops import cuda_call
-from scene3d.recon.fit import Hooks, LogLine, fit
+from scene3d.recon.fit import FitResult, Hooks, LogLine, fit
+from scene3d.recon.mask_prune import MaskPruning, MaskSettings
 from scene3d.recon.settings import FitSettings, LearningRates, ResolutionSettings, StrategySettings
 from scene3d.render import backends, cuda
 
@@ -57,6 +60,30 @@ def test_fit_brings_renders_nearer_to_the_photos(name: str) -> None:
 def test_first_steps_are_those_of_the_cpu() -> None:
     found, expected = (losses_of(replace(SETTINGS, max_steps=4, backend=name)) for name in ("cuda", "cpu"))
     assert found[-1].psnr == pytest.approx(expected[-1].psnr, abs=0.05)
+
+
+def test_masks_prune_as_on_the_cpu(tmp_path: Path) -> None:
+    pruning = MaskPruning(MaskSettings(weight=0.05, start=0.0, stop=0.9), seed=0)
+    settings = replace(SETTINGS, max_steps=90, strategy=StrategySettings(refine_stop=0.0, reset_every=0))
+    hidden = replace(SCENE.payload, log_scales=SCENE.payload.log_scales - 3, means=SCENE.payload.means * 0.02)
+
+    def fitted(backend: str, hooks: Hooks) -> FitResult:
+        first = cat([SCENE.payload, hidden]).map(torch.clone)
+        return fit(CAPTURE, first, replace(settings, backend=backend), hooks)
+
+    found, expected = (fitted(backend, Hooks(influence=pruning.influence)) for backend in ("cuda", "cpu"))
+    assert len(found.gaussians) < 2 * len(SCENE.payload) - 5
+    assert len(found.gaussians) == pytest.approx(len(expected.gaussians), abs=2)
+
+
+def test_masks_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    pruning, path, steps = MaskPruning(MaskSettings(start=0.0), seed=0), tmp_path / "a.pt", iter(range(1, 1000))
+    settings, first = replace(SETTINGS, max_steps=8), SCENE.payload
+    whole = fit(CAPTURE, first.map(torch.clone), settings, Hooks(influence=pruning.influence))
+    stopping = Hooks(influence=pruning.influence, checkpoint=path, should_stop=lambda: next(steps) >= 4)
+    fit(CAPTURE, first.map(torch.clone), settings, stopping)
+    resumed = fit(CAPTURE, first.map(torch.clone), settings, Hooks(influence=pruning.influence, checkpoint=path))
+    torch.testing.assert_close(resumed.gaussians.means, whole.gaussians.means, rtol=1e-3, atol=1e-5)
 
 
 def test_poses_and_exposures_are_refined() -> None:

@@ -225,8 +225,34 @@ def push_of(**changes: object) -> Push:
     return replace(Push(noise, grads), **changes)
 
 
-def test_native_step_takes_offsets_and_gradients_as_autograd_does():
-    assert_same_steps(view_of(), "cpu", push_of())
+def test_native_step_takes_offsets_and_gradients_as_autograd_does(backend: str):
+    assert_same_steps(view_of(), backend, push_of())
+
+
+@pytest.mark.parametrize("backend", ["cuda", "cuda in bands", "cuda in order"])
+def test_cuda_step_takes_masks_and_leaves_their_gradient(backend: str):
+    emulated_or_skip()
+
+    def masked() -> Push:
+        masks = torch.linspace(0, 1, len(SCENE.payload)).masked_fill(torch.arange(len(SCENE.payload)) % 3 == 0, 0.0)
+        return push_of(masks=masks.requires_grad_())
+
+    assert_same_steps(view_of(), backend, masked())
+    pushes = masked(), masked()
+    for name, objective, push in zip((backend, "cpu"), (None, Objective()), pushes, strict=True):
+        run_steps(objective, view_of(), 1, name, push)
+    found, expected = (push.masks.grad for push in pushes if push.masks is not None)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    assert bool(found[::3].any()), "hidden ones have a gradient"
+
+
+def test_cuda_steps_refuse_arrays_of_other_sizes():
+    emulated_or_skip()
+    short = push_of(grads={"means": torch.zeros(3, 3)})
+    with pytest.raises(ValueError, match=r"added: expected .* numbers, got 9"):
+        run_steps(None, view_of(), 1, "cuda", short)
+    with pytest.raises(ValueError, match=r"masks: expected .* numbers, got 2"):
+        run_steps(None, view_of(), 1, "cuda", push_of(masks=torch.ones(2).requires_grad_()))
 
 
 def test_offsets_are_shown_and_do_not_stay():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from strategies import F64, one_gaussian, random_gaussians, ring_of_cameras
-from tiny_capture import tiny_capture, tiny_scene
+from tiny_capture import tiny_capture, tiny_scene, write_tiny_capture
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
@@ -21,6 +21,7 @@ from scene3d.render import cpu
 from scene3d.render.rasterize import rasterize
 from scene3d.render.reference import rasterize_dense
 from scene3d.render.types import RasterSettings
+from scene3d.stages import fit as fit_stage
 
 needs_native = pytest.mark.skipif(cpu.why_unavailable() is not None, reason="the native module is not built")
 COLOR = RasterSettings(background=(0.2, 0.4, 0.1))
@@ -140,3 +141,9 @@ def test_fits_prune_by_masks_what_photos_do_not_show(tmp_path: Path):
     assert len(result.gaussians) < 50
     assert result.validation is not None
     assert result.validation.psnr > 30
+
+
+def test_backends_without_masks_are_told(tmp_path: Path):
+    capture = write_tiny_capture(tmp_path / "capture", tiny_scene())
+    with pytest.raises(ValueError, match=r"backend: --mask-weight needs one that takes masks, .* got 'gsplat'"):
+        fit_stage.run(fit_stage.Config(capture, tmp_path / "fit", mask_weight=0.02, backend="gsplat", max_steps=2))

@@ -52,13 +52,16 @@ __device__ inline Upstream begin_pixel(const BackwardArgs& a, const TilePixel& p
 }
 
 // What a pixel adds to the sums of splat k; false where that is nothing.
-template <bool EXTRA, bool ABS>
-__device__ inline bool pixel_terms(const Batch<EXTRA>& batch, unsigned k, const TilePixel& p, Upstream& up, float* terms) {
+template <bool ABS, bool EXTRA, bool MASKED>
+__device__ inline bool pixel_terms(const Batch<EXTRA, MASKED>& batch, unsigned k, const TilePixel& p, Upstream& up, float* terms) {
   const float4 place = batch.place[k], shape = batch.shape[k], color = batch.color[k];
   float u, v;
   float raw = raw_alpha(place, shape, p, u, v);
   if (!(up.transmittance >= static_cast<float>(kMinTransmittance))) raw = 0.f;
-  const float alpha = least(raw, static_cast<float>(kMaxAlpha)), weight = alpha * up.transmittance;
+  const float unmasked = least(raw, static_cast<float>(kMaxAlpha));
+  float alpha = unmasked;
+  if constexpr (MASKED) alpha *= batch.mask[k];
+  const float weight = alpha * up.transmittance;
   float gain = fmaf(up.rgb[0], color.x, fmaf(up.rgb[1], color.y, fmaf(up.rgb[2], color.z, up.alpha)));
   if constexpr (EXTRA) {
     const float4 normal = batch.normal[k];
@@ -74,7 +77,7 @@ __device__ inline bool pixel_terms(const Batch<EXTRA>& batch, unsigned k, const 
   terms[kSumUU] = vu * u, terms[kSumUV] = vu * v, terms[kSumVV] = vv * v;
   for (int c = 0; c < 3; c++) terms[kSumRed + c] = weight * up.rgb[c];
   if constexpr (ABS || EXTRA) {
-    terms[kSumDepth] = 0.f;
+    terms[kSumDepth] = MASKED ? v_alpha * unmasked : 0.f;  // also where the mask is 0 and nothing was blended
     terms[kSumAbsX] = fabsf(vu * place.z), terms[kSumAbsY] = fabsf(fmaf(vu, place.w, vv * shape.x));
   }
   if constexpr (EXTRA) {
@@ -83,7 +86,7 @@ __device__ inline bool pixel_terms(const Batch<EXTRA>& batch, unsigned k, const 
     for (int c = 0; c < 3; c++) terms[kSumNormal + c] = weight * up.normal[c];
   }
   up.transmittance = after;
-  return weight > 0.f;
+  return MASKED ? unmasked > 0.f : weight > 0.f;
 }
 
 template <bool ORDERED>
@@ -112,10 +115,10 @@ __device__ inline void write_rows(const BackwardArgs& a, const WarpSums<true>& p
   }
 }
 
-template <bool EXTRA, bool ABS, bool ORDERED>
+template <bool EXTRA, bool ABS, bool MASKED, bool ORDERED>
 __global__ void __launch_bounds__(kTileThreads) backward_kernel(BackwardArgs a) {
   constexpr int n_terms = EXTRA ? 15 : ABS ? 12 : 9;
-  __shared__ Batch<EXTRA> batch;
+  __shared__ Batch<EXTRA, MASKED> batch;
   __shared__ uint32_t ids[kTileThreads];
   __shared__ WarpSums<ORDERED> part;
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -138,7 +141,7 @@ __global__ void __launch_bounds__(kTileThreads) backward_kernel(BackwardArgs a) 
       for (unsigned rest = __ballot_sync(kAllLanes, is_reached); rest; rest &= rest - 1) {
         const unsigned k = static_cast<unsigned>(__ffs(static_cast<int>(rest)) - 1);
         float terms[n_terms];
-        if (!__any_sync(kAllLanes, pixel_terms<EXTRA, ABS>(batch, group + k, p, up, terms))) continue;
+        if (!__any_sync(kAllLanes, pixel_terms<ABS>(batch, group + k, p, up, terms))) continue;
         sum_lanes<n_terms>(terms, lane);
         hits |= 1u << k;
         if (slot < 0) continue;
@@ -174,10 +177,10 @@ __global__ void clear_sums_kernel(int64_t n_visible, const uint32_t* order, floa
   if (r < n_visible) sums[static_cast<int64_t>(order[r]) * kSumFloats + k % kSumFloats] = 0.f;
 }
 
-template <bool EXTRA, bool ABS>
+template <bool EXTRA, bool ABS, bool MASKED>
 void launch_backward(const BackwardArgs& a, int64_t n_tiles, Stream stream) {
-  if (a.rows) S3D_LAUNCH((backward_kernel<EXTRA, ABS, true>), n_tiles, kTileThreads, stream, a);
-  else S3D_LAUNCH((backward_kernel<EXTRA, ABS, false>), n_tiles, kTileThreads, stream, a);
+  if (a.rows) S3D_LAUNCH((backward_kernel<EXTRA, ABS, MASKED, true>), n_tiles, kTileThreads, stream, a);
+  else S3D_LAUNCH((backward_kernel<EXTRA, ABS, MASKED, false>), n_tiles, kTileThreads, stream, a);
 }
 
 }  // namespace
@@ -189,9 +192,10 @@ void blend_backward(const RasterCall<float>& call, Grid grid, const Splat* splat
                     images, upstream, sums, lists.pairs, rows, touched};
   for (int c = 0; c < 3; c++) a.background[c] = call.background[c];
   const int64_t n_tiles = static_cast<int64_t>(lists.band.end - lists.band.begin) * grid.tiles_x;
-  if (call.with_extra) launch_backward<true, true>(a, n_tiles, stream);
-  else if (call.absgrad) launch_backward<false, true>(a, n_tiles, stream);
-  else launch_backward<false, false>(a, n_tiles, stream);
+  if (call.masks) launch_backward<false, true, true>(a, n_tiles, stream);
+  else if (call.with_extra) launch_backward<true, true, false>(a, n_tiles, stream);
+  else if (call.absgrad) launch_backward<false, true, false>(a, n_tiles, stream);
+  else launch_backward<false, false, false>(a, n_tiles, stream);
 }
 
 void add_rows(int64_t n_visible, const Projected& projected, const Lists& lists, const float* rows,

@@ -12,13 +12,16 @@ constexpr int kTileThreads = kTileSize * kTileSize;
 constexpr int kTileWarps = kTileThreads / 32;
 constexpr int kBlockWidth = 8, kBlockHeight = 4;  // pixels of a warp
 
-template <bool EXTRA>
+// EXTRA: with depth and normals; MASKED: with factors on alpha.
+template <bool EXTRA, bool MASKED>
 struct Batch {
+  static constexpr bool is_masked = MASKED;
   float4 place[kTileThreads];  // u and v at the tile's corner, l11, l21
   float4 shape[kTileThreads];  // l22, log2 of opacity, slope_x, slope_y
   float4 color[kTileThreads];  // red, green, blue, depth
   float2 center[kTileThreads];  // relative to the tile's corner
   float4 normal[EXTRA ? kTileThreads : 1];
+  float mask[MASKED ? kTileThreads : 1];
 };
 
 struct TilePixel {
@@ -45,8 +48,8 @@ __device__ inline TilePixel tile_pixel(int width, int height, int tiles_x, int f
   return p;
 }
 
-template <bool EXTRA>
-__device__ inline void load_splat(Batch<EXTRA>& batch, const Splat* splats, uint32_t id, const TilePixel& p) {
+template <bool EXTRA, bool MASKED>
+__device__ inline void load_splat(Batch<EXTRA, MASKED>& batch, const Splat* splats, uint32_t id, const TilePixel& p) {
   const Splat* const s = splats + id;
   const float4 place = s->place, shape = s->shape;
   const float x = place.x - p.corner_x, y = place.y - p.corner_y;
@@ -56,11 +59,12 @@ __device__ inline void load_splat(Batch<EXTRA>& batch, const Splat* splats, uint
   batch.color[t] = s->color;
   batch.center[t] = make_float2(x, y);
   if constexpr (EXTRA) batch.normal[t] = s->normal;
+  if constexpr (MASKED) batch.mask[t] = s->normal.w;
 }
 
 // Whether splat k of the batch reaches the warp's block of pixels.
-template <bool EXTRA>
-__device__ inline bool reaches_warp(const Batch<EXTRA>& batch, unsigned k, const TilePixel& p) {
+template <class B>
+__device__ inline bool reaches_warp(const B& batch, unsigned k, const TilePixel& p) {
   const float4 place = batch.place[k], shape = batch.shape[k];
   const float2 center = batch.center[k];
   const BlockTest test = {center.x, center.y, place.z, place.w, shape.x, shape.y, shape.z, shape.w};

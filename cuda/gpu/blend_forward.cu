@@ -18,11 +18,12 @@ struct Blended {
   float transmittance, rgb[3], depth, normal[3], median;
 };
 
-template <bool EXTRA>
-__device__ inline void blend(const Batch<EXTRA>& batch, unsigned k, const TilePixel& p, Blended& b) {
+template <bool EXTRA, bool MASKED>
+__device__ inline void blend(const Batch<EXTRA, MASKED>& batch, unsigned k, const TilePixel& p, Blended& b) {
   float u, v;
   const float raw = raw_alpha(batch.place[k], batch.shape[k], p, u, v);
-  const float alpha = b.transmittance >= static_cast<float>(kMinTransmittance) ? least(raw, static_cast<float>(kMaxAlpha)) : 0.f;
+  float alpha = b.transmittance >= static_cast<float>(kMinTransmittance) ? least(raw, static_cast<float>(kMaxAlpha)) : 0.f;
+  if constexpr (MASKED) alpha *= batch.mask[k];
   const float weight = alpha * b.transmittance, after = b.transmittance - weight;
   const float4 color = batch.color[k];
   b.rgb[0] = fmaf(weight, color.x, b.rgb[0]), b.rgb[1] = fmaf(weight, color.y, b.rgb[1]), b.rgb[2] = fmaf(weight, color.z, b.rgb[2]);
@@ -48,9 +49,9 @@ __device__ inline void write_pixel(const ForwardArgs& a, const TilePixel& p, con
   }
 }
 
-template <bool EXTRA>
+template <bool EXTRA, bool MASKED>
 __global__ void __launch_bounds__(kTileThreads) forward_kernel(ForwardArgs a) {
-  __shared__ Batch<EXTRA> batch;
+  __shared__ Batch<EXTRA, MASKED> batch;
   const unsigned lane = threadIdx.x % 32;
   const TilePixel p = tile_pixel(a.width, a.height, a.tiles_x, a.first_row);
   const uint2 bounds = a.bounds[p.tile];
@@ -80,8 +81,9 @@ void blend_forward(const RasterCall<float>& call, Grid grid, const Splat* splats
   ForwardArgs a = {call.width, call.height, grid.tiles_x, lists.band.begin, splats, lists.ids, lists.bounds, {}, out};
   for (int c = 0; c < 3; c++) a.background[c] = call.background[c];
   const int64_t n_tiles = static_cast<int64_t>(lists.band.end - lists.band.begin) * grid.tiles_x;
-  if (call.with_extra) S3D_LAUNCH((forward_kernel<true>), n_tiles, kTileThreads, stream, a);
-  else S3D_LAUNCH((forward_kernel<false>), n_tiles, kTileThreads, stream, a);
+  if (call.masks) S3D_LAUNCH((forward_kernel<false, true>), n_tiles, kTileThreads, stream, a);
+  else if (call.with_extra) S3D_LAUNCH((forward_kernel<true, false>), n_tiles, kTileThreads, stream, a);
+  else S3D_LAUNCH((forward_kernel<false, false>), n_tiles, kTileThreads, stream, a);
 }
 
 }  // namespace gpu

@@ -14,25 +14,31 @@ enum DescentArray { kMeans, kQuats, kLogScales, kOpacityLogits, kSh0, kShN };
 
 __device__ inline float usable(float grad) { return is_finite(grad) ? grad : 0.f; }
 
-// Adds the gradients of opacity_reg Σ opacity + scale_reg Σ scale.
-__device__ inline void regularize(const DescentArgs& a, int64_t i, RowGrads& v) {
+// Adds the gradients of opacity_reg Σ opacity + scale_reg Σ scale, of what is shown.
+__device__ inline void regularize(const RasterCall<float>& call, const DescentArgs& a, int64_t i, RowGrads& v) {
   if (a.opacity_reg > 0.f) {
-    const float opacity = 1.f / (1.f + expf(-a.arrays[kOpacityLogits].param[i]));
+    const float opacity = 1.f / (1.f + expf(-call.opacity_logits[i]));
     v.row.opacity_logit = fmaf(a.opacity_reg, opacity * (1.f - opacity), v.row.opacity_logit);
   }
   for (int k = 0; a.scale_reg > 0.f && k < 3; k++)
-    v.row.log_scale[k] = fmaf(a.scale_reg, expf(a.arrays[kLogScales].param[3 * i + k]), v.row.log_scale[k]);
+    v.row.log_scale[k] = fmaf(a.scale_reg, expf(call.log_scales[3 * i + k]), v.row.log_scale[k]);
+}
+
+// Moves value i of an array, by its gradient and what a method adds to it.
+__device__ inline void move_value(const DescentArgs& a, DescentArray array, int64_t i, float grad) {
+  const float* const added = a.added[array];
+  adam_value(a.arrays[array], a.rule, i, usable(added ? grad + added[i] : grad));
 }
 
 // Everything of one Gaussian but shN.
 __device__ inline void move_row(const DescentArgs& a, int64_t i, const RowGrads& v) {
   for (int k = 0; k < 3; k++) {
-    adam_value(a.arrays[kMeans], a.rule, 3 * i + k, usable(v.row.mean[k]));
-    adam_value(a.arrays[kLogScales], a.rule, 3 * i + k, usable(v.row.log_scale[k]));
-    adam_value(a.arrays[kSh0], a.rule, 3 * i + k, usable(v.sh0[k]));
+    move_value(a, kMeans, 3 * i + k, v.row.mean[k]);
+    move_value(a, kLogScales, 3 * i + k, v.row.log_scale[k]);
+    move_value(a, kSh0, 3 * i + k, v.sh0[k]);
   }
-  for (int k = 0; k < 4; k++) adam_value(a.arrays[kQuats], a.rule, 4 * i + k, usable(v.row.quat[k]));
-  adam_value(a.arrays[kOpacityLogits], a.rule, i, usable(v.row.opacity_logit));
+  for (int k = 0; k < 4; k++) move_value(a, kQuats, 4 * i + k, v.row.quat[k]);
+  move_value(a, kOpacityLogits, i, v.row.opacity_logit);
 }
 
 // shN of the Gaussians first .. first + 31 whose bit is set, by all lanes side by side. Coefficients beyond the degree
@@ -44,8 +50,7 @@ __device__ inline void move_sh_rows(const DescentArgs& a, int stride, int64_t fi
   for (int k = static_cast<int>(lane); k < 32 * stride; k += 32) {
     const int row = k / stride, column = k - row * stride;
     if (!((wanted >> row) & 1)) continue;
-    const float grad = column < Rows::kUsed ? usable(rows[row * Rows::kStride + column]) : 0.f;
-    adam_value(a.arrays[kShN], a.rule, first * stride + k, grad);
+    move_value(a, kShN, first * stride + k, column < Rows::kUsed ? rows[row * Rows::kStride + column] : 0.f);
   }
 }
 
@@ -66,7 +71,8 @@ __global__ void __launch_bounds__(kGroupThreads)
     if (is_visible) {
       RowGrads v = {};
       row_gradients<DEGREE>(call, sums, i, rows + lane * Rows::kStride, v, WITH_VIEW ? &v_view : nullptr);
-      regularize(a, i, v);
+      regularize(call, a, i, v);
+      if (a.v_masks) a.v_masks[i] = sums[i * kSumFloats + kSumMask];
       if (a.grad_sums) a.grad_sums[i] = fmaf(v.screen, a.half_size, a.grad_sums[i]), a.counts[i] += 1.f;
       move_row(a, i, v);
     }

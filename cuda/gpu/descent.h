@@ -20,6 +20,9 @@ struct DescentArgs {
   float opacity_reg, scale_reg;  // weights of Σ opacity and Σ scale in the loss
   float *grad_sums, *counts;     // [N]: screen gradients times half_size, and views, are added here; null = unwanted
   float half_size;
+  // By array: added to the gradients of Gaussians that are seen; null = nothing.
+  const float* added[kDescentArrays];
+  float* v_masks;  // [N], written for Gaussians that are seen; null = there are no masks
 };
 
 // The photo to come near to; rgb is not used.

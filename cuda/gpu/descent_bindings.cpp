@@ -34,7 +34,7 @@ void check_sizes(const Arrays& values, const Arrays& others) {
       throw nb::value_error("params and moments differ in size");
 }
 
-// params are values again, as arrays that are only read.
+// params are what is shown: the values again, or others.
 Descent* make_descent(const std::vector<Input>& params, const Arrays& values, const Arrays& exp_avgs, const Arrays& exp_avg_sqs,
                       const Array<float>& grad_sums, const Array<float>& counts) {
   check_sizes(values, exp_avgs);
@@ -80,13 +80,37 @@ LossInput loss_input(const CallSettings& s, const Photo<T>& photo, const std::op
   return input;
 }
 
+// What a method does to one step besides moving what is shown.
+struct Push {
+  std::optional<Input> masks;           // [N]
+  std::optional<Array<float>> v_masks;  // [N], zeros
+  std::vector<std::optional<Input>> added;  // by array; empty = nothing
+};
+
+void apply(const Push& push, const Descent& self, RasterCall<float>& call, DescentArgs& args) {
+  if (push.masks.has_value() != push.v_masks.has_value()) throw nb::value_error("masks: expected also an array for their gradient");
+  if (push.masks) {
+    set_masks(call, *push.masks);
+    expect_size(push.v_masks->size(), static_cast<size_t>(call.n), "v_masks");
+    args.v_masks = push.v_masks->data();
+  }
+  if (push.added.empty()) return;
+  if (push.added.size() != kDescentArrays) throw nb::value_error("added: expected 6 arrays or none");
+  for (size_t k = 0; k < kDescentArrays; k++) {
+    if (!push.added[k]) continue;
+    expect_size(push.added[k]->size(), self.values[k].size(), "added");
+    args.added[k] = push.added[k]->data();
+  }
+}
+
 template <class T>
 double step(Descent& self, const CallSettings& s, Photo<T> photo, std::optional<Plane> weight, float ssim_lambda,
             const Rates& rates, std::optional<Matrix34> transform, std::optional<Array<float, nb::shape<3, 4>>> v_transform,
-            std::optional<Array<float, nb::shape<4, 4>>> v_viewmat, const Memory& memory, StreamNumber stream) {
-  const RasterCall<float> call = make_call(s, self.params);
+            std::optional<Array<float, nb::shape<4, 4>>> v_viewmat, const Push* push, const Memory& memory, StreamNumber stream) {
+  RasterCall<float> call = make_call(s, self.params);
   if (transform && !v_transform) throw nb::value_error("v_transform: expected an array where there is a transform");
-  const DescentArgs args = make_args(self, rates);
+  DescentArgs args = make_args(self, rates);
+  if (push) apply(*push, self, call, args);
   const DescentTarget target = {loss_input(s, photo, weight, ssim_lambda), transform ? transform->data() : nullptr};
   const DescentGrads grads = {v_viewmat ? v_viewmat->data() : nullptr, v_transform ? v_transform->data() : nullptr};
   try {
@@ -108,12 +132,18 @@ void bind_descent(nb::module_& m) {
               double opacity_reg, double scale_reg, double half_size) {
              new (self) Rates{lrs, step, beta1, beta2, eps, opacity_reg, scale_reg, half_size};
            });
+  nb::class_<Push>(m, "DescentPush")
+      .def("__init__",
+           [](Push* self, std::optional<Input> masks, std::optional<Array<float>> v_masks, std::vector<std::optional<Input>> added) {
+             new (self) Push{masks, v_masks, added};
+           },
+           FIXED.none(), FIXED.none(), FIXED);
   nb::class_<Descent>(m, "Descent")
       .def(nb::new_(&make_descent), FIXED, FIXED, FIXED, FIXED, FIXED, FIXED)
       .def("step", &step<uint8_t>, nb::arg(), FIXED, FIXED.none(), nb::arg(), nb::arg(), FIXED.none(), FIXED.none(), FIXED.none(),
-           nb::arg(), nb::arg())
+           nb::arg().none(), nb::arg(), nb::arg())
       .def("step", &step<float>, nb::arg(), FIXED, FIXED.none(), nb::arg(), nb::arg(), FIXED.none(), FIXED.none(), FIXED.none(),
-           nb::arg(), nb::arg());
+           nb::arg().none(), nb::arg(), nb::arg());
 }
 
 }  // namespace gpu

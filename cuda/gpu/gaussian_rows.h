@@ -11,11 +11,11 @@ namespace gpu {
 
 constexpr int kGroupWarps = kGroupThreads / 32;
 
-__device__ inline PixelSums<float> load_sums(const float* s) {
+__device__ inline PixelSums<float> load_sums(const float* s, bool is_masked) {
   PixelSums<float> sums;
   sums.moments = {s[kSumS], s[kSumU], s[kSumV], s[kSumUU], s[kSumUV], s[kSumVV]};
   for (int c = 0; c < 3; c++) sums.rgb[c] = s[kSumRed + c], sums.normal[c] = s[kSumNormal + c];
-  sums.depth = s[kSumDepth];
+  sums.depth = is_masked ? 0.f : s[kSumDepth];
   return sums;
 }
 
@@ -29,7 +29,7 @@ template <int DEGREE>
 __device__ inline void row_gradients(const RasterCall<float>& call, const float* sums, int64_t i, float* shN, RowGrads& v,
                                      ViewGrad<float>* v_view) {
   const float* const s = sums + i * kSumFloats;
-  gaussian_vjp(call.view, DEGREE, call.row(i), call.sh0 + 3 * i, shN, load_sums(s), call.with_extra, v.row, v.screen, v.sh0, shN, v_view);
+  gaussian_vjp(call.view, DEGREE, call.row(i), call.sh0 + 3 * i, shN, load_sums(s, call.masks != nullptr), call.with_extra, v.row, v.screen, v.sh0, shN, v_view);
   if (call.absgrad) v.screen = static_cast<float>(2 * kLn2) * sqrtf(s[kSumAbsX] * s[kSumAbsX] + s[kSumAbsY] * s[kSumAbsY]);
 }
 

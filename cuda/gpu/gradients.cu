@@ -30,6 +30,7 @@ __global__ void __launch_bounds__(kGroupThreads)
   ViewGrad<float> v_view = {};
   if (is_visible) row_gradients<DEGREE>(call, sums, i, rows + lane * Rows::kStride, v, &v_view);
   if (i < call.n) store_row(out, i, v);
+  if (i < call.n && out.masks) out.masks[i] = is_visible ? sums[i * kSumFloats + kSumMask] : 0.f;
   const int64_t n_left = call.n - (i - lane);
   if (out.shN && n_left > 0)
     store_sh_rows<DEGREE>(out.shN, static_cast<int>(call.shN_stride), i - lane, n_left < 32 ? static_cast<int>(n_left) : 32, wanted, lane, rows);

@@ -10,12 +10,12 @@ namespace scene3d {
 namespace gpu {
 namespace {
 
-__device__ inline Splat make_splat(const Ellipse<float>& e, const float* rgb) {
+__device__ inline Splat make_splat(const Ellipse<float>& e, const float* rgb, float mask) {
   Splat s;
   s.place = make_float4(e.x, e.y, e.l11, e.l21);
   s.shape = make_float4(e.l22, log2f(e.opacity), e.cov[1] / e.cov[0], e.cov[1] / e.cov[2]);
   s.color = make_float4(rgb[0], rgb[1], rgb[2], e.depth);
-  s.normal = make_float4(e.normal[0], e.normal[1], e.normal[2], 0.f);
+  s.normal = make_float4(e.normal[0], e.normal[1], e.normal[2], mask);
   return s;
 }
 
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kGroupThreads)
   if (is_seen) {
     float rgb[3];
     is_sound = color_of<DEGREE>(call, i, rows + lane * ShRows<DEGREE>::kStride, rgb) && is_sound;
-    const Splat s = make_splat(e, rgb);
+    const Splat s = make_splat(e, rgb, call.masks ? call.masks[i] : 1.f);
     const Reach reach = make_reach(s.place.x, s.place.y, s.place.z, s.shape.x, s.shape.w, s.shape.y);
     if (is_sound && e.half_x > 0.f) n_tiles = static_cast<unsigned>(count_tiles(reach, grid.tiles_x, grid.tiles_y, 0, grid.tiles_y));
     if (n_tiles > 0) out.splats[i] = s;

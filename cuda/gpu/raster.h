@@ -26,11 +26,12 @@ struct alignas(64) Splat {
   float4 place;   // x, y, l11, l21
   float4 shape;   // l22, log2 of opacity, slope_x, slope_y (see cpu/raster.h)
   float4 color;   // red, green, blue, depth
-  float4 normal;  // x, y, z
+  float4 normal;  // x, y, z, factor on alpha
 };
 
 // Sums of one Gaussian over pixels: a row of kSumFloats.
-enum SumSlot { kSumS, kSumU, kSumV, kSumUU, kSumUV, kSumVV, kSumRed, kSumDepth = 9, kSumAbsX, kSumAbsY, kSumNormal };
+// Masks come without depth and take its place.
+enum SumSlot { kSumS, kSumU, kSumV, kSumUU, kSumUV, kSumVV, kSumRed, kSumDepth = 9, kSumAbsX, kSumAbsY, kSumNormal, kSumMask = kSumDepth };
 constexpr int kSumFloats = 16;
 
 struct Grid {

@@ -32,9 +32,16 @@ inline void expect_size(size_t found, size_t expected, const char* name) {
   throw nb::value_error((std::string(name) + ": expected " + std::to_string(expected) + " numbers, got " + std::to_string(found)).c_str());
 }
 
-// params: means, quats, log_scales, opacity_logits, sh0, shN.
+// Factors on alpha, [n].
+inline void set_masks(RasterCall<float>& call, const Input& masks) {
+  expect_size(masks.size(), static_cast<size_t>(call.n), "masks");
+  if (call.with_extra) throw nb::value_error("masks: not with depth or normals");
+  call.masks = masks.data();
+}
+
+// params: means, quats, log_scales, opacity_logits, sh0, shN, and masks where there are any.
 inline RasterCall<float> make_call(const CallSettings& s, const std::vector<Input>& params) {
-  if (params.size() != 6) throw nb::value_error("params: expected 6 arrays");
+  if (params.size() != 6 && params.size() != 7) throw nb::value_error("params: expected 6 arrays, or 7 with masks");
   const size_t n = params[0].shape(0), columns[5] = {3, 4, 3, 1, 3};
   for (size_t k = 0; k < 5; k++) expect_size(params[k].size(), n * columns[k], "params");
   RasterCall<float> c = {};
@@ -48,6 +55,7 @@ inline RasterCall<float> make_call(const CallSettings& s, const std::vector<Inpu
   c.opacity_logits = params[3].data(), c.sh0 = params[4].data(), c.shN = params[5].data();
   for (int i = 0; i < 3; i++) c.background[i] = static_cast<float>(s.background[i]);
   c.with_extra = s.with_extra, c.absgrad = s.absgrad;
+  if (params.size() == 7) set_masks(c, params[6]);
   return c;
 }
 

@@ -54,17 +54,18 @@ RasterUpstream<float> make_upstream(const CallSettings& s, const std::vector<May
           pointer(v, 4, n, 3, "v_normals"), pointer(v, 3, n, 1, "v_median")};
 }
 
-// Those of params, then viewmat and grad2d; shN and viewmat may be None.
+// Those of the six params, then viewmat, grad2d and masks; shN, viewmat and masks may be None.
 RasterGrads<float> make_grads(const RasterCall<float>& call, const std::vector<MaybeOutput>& v) {
-  if (v.size() != 8) throw nb::value_error("grads: expected 8 arrays");
+  if (v.size() != 9) throw nb::value_error("grads: expected 9 arrays");
   const size_t n = static_cast<size_t>(call.n);
   RasterGrads<float> out = {};
   out.means = pointer(v, 0, n, 3, "v_means"), out.quats = pointer(v, 1, n, 4, "v_quats");
   out.log_scales = pointer(v, 2, n, 3, "v_log_scales"), out.opacity_logits = pointer(v, 3, n, 1, "v_opacity_logits");
   out.sh0 = pointer(v, 4, n, 3, "v_sh0"), out.shN = pointer(v, 5, n, static_cast<size_t>(call.shN_stride), "v_shN");
   out.viewmat = pointer(v, 6, 1, 16, "v_viewmat"), out.grad2d = pointer(v, 7, n, 1, "grad2d");
+  out.masks = pointer(v, 8, n, 1, "v_masks");
   if (!out.means || !out.quats || !out.log_scales || !out.opacity_logits || !out.sh0 || !out.grad2d)
-    throw nb::value_error("grads: only those of shN and viewmat may be None");
+    throw nb::value_error("grads: only those of shN, viewmat and masks may be None");
   return out;
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from scene3d.core.gaussians import Gaussians
@@ -24,7 +25,8 @@ class Push:
         grads: Added to the gradient of the mean photometric loss, for Gaussians that a photo shows.
         fixed: Names of tensors that do not move.
         memory: Tensors that the method wants to see again next time.
-        masks: Factors on alpha, a leaf: after the step it holds its gradient. The step then goes through autograd. [N]
+        masks: Factors on alpha, a leaf: after the step it holds its gradient. On the CPU the step then goes through
+            autograd. [N]
         keep: Gaussians that stay; the others are removed at once, and the push with them. [N] bool
     """
 
@@ -39,6 +41,20 @@ class Push:
         """What is rendered where these are moved. Differentiable in them."""
         params = {name: value + self.offsets.get(name, 0) for name, value in gaussians.params().items()}
         return Gaussians(**params)
+
+    def to(self, device: torch.device) -> Push:
+        """The same on another device, with the gradient that masks hold."""
+
+        def moved(table: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value.to(device) for name, value in table.items()}
+
+        masks, keep = self.masks, None if self.keep is None else self.keep.to(device)
+        if masks is not None:
+            grad = None if masks.grad is None else masks.grad.to(device)
+            masks = masks.detach().to(device).requires_grad_()
+            masks.grad = grad
+        offsets, grads, memory = moved(self.offsets), moved(self.grads), moved(self.memory)
+        return Push(offsets, grads, self.fixed, memory, masks, keep)
 
 
 # Takes the Gaussians that are moved, the push so far, the number of steps done and the part of the run done. Gives the

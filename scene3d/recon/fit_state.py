@@ -71,8 +71,9 @@ class FitState:
         )
 
     def to(self, device: torch.device) -> FitState:
-        """The same with Gaussians, moments and statistics on another device; poses and exposures stay on the CPU."""
-        return replace(self, adam=self.adam.to(device), stats=self.stats.to(device))
+        """The same with Gaussians and what goes with them on another device; poses and exposures stay on the CPU."""
+        push = None if self.push is None else self.push.to(device)
+        return replace(self, adam=self.adam.to(device), stats=self.stats.to(device), push=push)
 
     def shown(self) -> Gaussians:
         """The Gaussians as they are rendered, detached."""

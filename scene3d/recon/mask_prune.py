@@ -51,7 +51,7 @@ class MaskPruning:
         if fraction < self.settings.start or (push is None and fraction >= self.settings.stop):
             return None
         if push is None:
-            logits = torch.full((len(gaussians),), FIRST_LOGIT)
+            logits = torch.full((len(gaussians),), FIRST_LOGIT, device=gaussians.device)
             memory = {"logits": logits, "avg": torch.zeros_like(logits), "square": torch.zeros_like(logits)}
             return self._drawn(memory | {"n_steps": torch.zeros(())}, step)
         memory = self._moved(push)
@@ -63,6 +63,7 @@ class MaskPruning:
         """Who is there in this step, by the Gumbel trick: m + g > 0 with the probability sigmoid(m)."""
         generator = torch.Generator().manual_seed(self.seed + 104_729 * step)
         u = torch.rand(memory["logits"].shape, generator=generator).clamp(1e-6, 1 - 1e-6)
+        u = u.to(memory["logits"].device)
         noisy = memory["logits"] + u.log() - (-u).log1p()
         return Push(masks=(noisy > 0).float().requires_grad_(), memory=memory | {"soft": noisy.sigmoid()})
 

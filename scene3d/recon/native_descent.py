@@ -44,7 +44,7 @@ class NativeDescent:
 
     def takes(self, push: Push) -> bool:
         """Whether steps can be pushed so."""
-        return not self._is_cuda and push.masks is None
+        return self._is_cuda or push.masks is None
 
     def step(self, state: AdamState, stats: GradStats, view: View, rates: Rates, push: Push | None = None) -> Outcome:
         """One step; see `Descent.step`."""
@@ -60,15 +60,25 @@ class NativeDescent:
             None if view.transform is None else on_device(view.transform, state.device),
             v_transform,
             v_viewmat,
-            *(self._cuda_arguments(state.device) if self._is_cuda else (_added(state, push),)),
+            *(self._cuda_arguments(state, push) if self._is_cuda else (_added(state, push),)),
         )
         if math.isfinite(loss):
             state.n_steps += 1
         return Outcome(loss, *(None if v is None else v.cpu() for v in (v_viewmat, v_transform)))
 
-    def _cuda_arguments(self, device: torch.device) -> tuple[Any, ...]:
-        stream = cuda_call.begin(self._module, device)
-        return cuda_call.Memory(self._module, device).native(), stream
+    def _cuda_arguments(self, state: AdamState, push: Push | None) -> tuple[Any, ...]:
+        stream = cuda_call.begin(self._module, state.device)
+        return self._native_push(state, push), cuda_call.Memory(self._module, state.device).native(), stream
+
+    def _native_push(self, state: AdamState, push: Push | None) -> Any:
+        """What is added and hidden; the gradient of the masks will be in them after the step."""
+        if push is None or (push.masks is None and not push.grads):
+            return None
+        added = [push.grads.get(name) for name in state.values] if push.grads else []
+        if push.masks is None:
+            return self._module.DescentPush(None, None, added)
+        push.masks.grad = torch.zeros_like(push.masks)
+        return self._module.DescentPush(push.masks.detach(), push.masks.grad, added)
 
     def _call_settings(self, state: AdamState, view: View) -> Any:
         camera = self._pinhole(view)

@@ -30,7 +30,7 @@ MODULES = {
     "cuda": "scene3d.render.cuda",
     "gsplat": "scene3d.render.gsplat_adapter",
 }
-MASKING = ("reference", "cpu")
+MASKING = ("reference", "cpu", "cuda")
 REMEDIES = {
     "cpu": "Install scene3d with its native code: pip install . in the source folder",
     "cuda": "Where nvcc is: SCENE3D_CUDA=ON pip install . in the source folder; or use --backend cpu",

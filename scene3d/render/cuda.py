@@ -42,16 +42,23 @@ def call_settings(module: Any, camera: Pinhole, settings: RasterSettings, degree
     return module.CallSettings(*native_arguments(camera, settings, degree), is_ordered, memory_limit)
 
 
-def rasterize_arrays(gaussians: Gaussians, cameras: Cameras, settings: RasterSettings) -> Render:
+def rasterize_arrays(
+    gaussians: Gaussians, cameras: Cameras, settings: RasterSettings, masks: Tensor | None = None
+) -> Render:
     """Render C views of one size. See `scene3d.render.rasterize.rasterize`."""
     reason = why_unavailable()
     if reason is not None:
         raise BackendUnavailable("cuda", reason, "Build scene3d with its CUDA module: see scene3d doctor")
-    return rasterize_with(cuda_call.module, gaussians, cameras, settings)
+    return rasterize_with(cuda_call.module, gaussians, cameras, settings, masks=masks)
 
 
 def rasterize_with(
-    module: Any, gaussians: Gaussians, cameras: Cameras, settings: RasterSettings, memory_limit: int = 0
+    module: Any,
+    gaussians: Gaussians,
+    cameras: Cameras,
+    settings: RasterSettings,
+    memory_limit: int = 0,
+    masks: Tensor | None = None,
 ) -> Render:
     """Render with a given build of the kernels.
 
@@ -61,9 +68,11 @@ def rasterize_with(
         cameras: The views; best on the CPU, where nothing has to wait for them.
         settings: How to render.
         memory_limit: Bytes for the lists of one band; 0 takes what is available.
+        masks: See `scene3d.render.rasterize.rasterize`.
 
     Raises:
         TypeError: dtype or device differs.
+        BackendUnavailable: depth or normals are asked for with masks.
         MemoryError: the lists of one row of tiles exceed the limit.
     """
     if gaussians.device.type != module.DEVICE_TYPE or gaussians.dtype != torch.float32:
@@ -71,8 +80,12 @@ def rasterize_with(
             f"backend 'cuda': expected float32 on {module.DEVICE_TYPE}, got {gaussians.dtype} on {gaussians.device}. "
             f"Convert it with .to('{module.DEVICE_TYPE}', torch.float32)"
         )
+    if masks is not None and (settings.with_depth or settings.with_normals):
+        raise BackendUnavailable("cuda", "it renders no depth and no normals with masks", "Use the backend reference")
     call = _Call(module, gaussians, cameras, settings, memory_limit)
-    images = _Rasterize.apply(call, *(p.contiguous() for p in gaussians.params().values()), cameras.viewmats)
+    params = (p.contiguous() for p in gaussians.params().values())
+    masks = None if masks is None else masks.contiguous()
+    images = _Rasterize.apply(call, *params, cameras.viewmats, masks)
     stats = RasterStats(call.radii, call.grad2d, max(state.n_unsound for state in call.states))
     return render_of_images(images, settings, stats)
 
@@ -123,8 +136,10 @@ class _Rasterize(torch.autograd.Function):
         sh0: Tensor,
         shN: Tensor,
         viewmats: Tensor,
+        masks: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        tensors = [t.detach() for t in (means, quats, log_scales, opacity_logits, sh0, shN)]
+        params = (means, quats, log_scales, opacity_logits, sh0, shN, *(() if masks is None else (masks,)))
+        tensors = [t.detach() for t in params]
         images = _new_images(call)
         stream = cuda_call.begin(call.module, call.device)
         for c, view in enumerate(call.views):
@@ -135,25 +150,27 @@ class _Rasterize(torch.autograd.Function):
             call.states.append(state)
             if not any(ctx.needs_input_grad):
                 memory.free()
-        ctx.call, ctx.cameras_device = call, viewmats.device
-        ctx.save_for_backward(means, quats, log_scales, opacity_logits, sh0, shN, *images)
+        ctx.call, ctx.cameras_device, ctx.n_params = call, viewmats.device, len(params)
+        ctx.save_for_backward(*params, *images)
         return tuple(images)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *v_images: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
-        tensors = [t.detach() for t in ctx.saved_tensors[:6]]
-        images = [t.detach() for t in ctx.saved_tensors[6:]]
+        tensors = [t.detach() for t in ctx.saved_tensors[: ctx.n_params]]
+        images = [t.detach() for t in ctx.saved_tensors[ctx.n_params :]]
         v_viewmats = torch.zeros(len(call.views), 4, 4, device=call.device) if ctx.needs_input_grad[7] else None
+        v_masks = torch.zeros(len(call.views), len(tensors[0]), device=call.device) if ctx.n_params == 7 else None
         v_all = [v.contiguous() for v in v_images]
         total: list[Tensor | None] = [None] * 6
         stream = cuda_call.begin(call.module, call.device)
         for c, view in enumerate(call.views):
-            grads: list[Tensor | None] = [torch.empty_like(t) for t in tensors]
+            grads: list[Tensor | None] = [torch.empty_like(t) for t in tensors[:6]]
             if call.degree == 0:
                 grads[5] = None
-            outputs = [*grads, None if v_viewmats is None else v_viewmats[c], call.grad2d[c]]
+            v_mask = None if v_masks is None else v_masks[c]
+            outputs = [*grads, None if v_viewmats is None else v_viewmats[c], call.grad2d[c], v_mask]
             memory = cuda_call.Memory(call.module, call.device)
             rendered, upstream = call.images(images, c), call.images(v_all, c)
             call.module.raster_backward(
@@ -164,4 +181,5 @@ class _Rasterize(torch.autograd.Function):
             None,  # call
             *total,
             None if v_viewmats is None else v_viewmats.to(ctx.cameras_device),
+            None if v_masks is None else v_masks.sum(dim=0),
         )

@@ -226,10 +226,12 @@ def run(config: Config) -> None:
 
 
 def _refuse_other_backends(config: Config) -> None:
-    pushes = {"--compact": config.compact, "--mask-weight": config.mask_weight is not None}
-    for flag, is_given in pushes.items():
-        if is_given and config.backend not in ("auto", "cpu", "reference"):
-            raise ValueError(f"backend: fits with {flag} run on the CPU, expected auto or cpu, got {config.backend!r}")
+    if config.compact and config.backend not in ("auto", "cpu", "reference"):
+        raise ValueError(f"backend: fits with --compact run on the CPU, expected auto or cpu, got {config.backend!r}")
+    if config.mask_weight is not None and config.backend not in ("auto", *backends.MASKING):
+        raise ValueError(
+            f"backend: --mask-weight needs one that takes masks, expected auto, cpu or cuda, got {config.backend!r}"
+        )
 
 
 def _influence(config: Config, aware: Aware | None) -> Influence | None:
