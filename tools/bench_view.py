@@ -26,6 +26,26 @@ from scene3d.render.first_view import FirstView, choose
 from scene3d.view.draw import Stock, draw
 from scene3d.view.look import Eye, Look
 
+# What a viewer does until its first picture, in a process of its own.
+ALONE = """
+import sys, time
+from pathlib import Path
+from scene3d.view.door import Door
+from scene3d.view.address import free_port
+began = float(sys.argv[2])
+door = Door("127.0.0.1", free_port("127.0.0.1", 8080), "alone")
+listens = time.time() - began
+from scene3d.io.registry import read_scene
+from scene3d.render.first_view import choose
+from scene3d.view.draw import Stock, draw
+from scene3d.view.look import Eye, Look
+from scene3d.core.cameras import look_at
+scene = read_scene(Path(sys.argv[1]))
+view = choose(scene, None)
+draw(Stock((scene,)), Eye(look_at(view.position, view.target, view.up), 50.0), Look(), 640, 360)
+print(f"without a browser: address after {listens:.2f} s, first picture drawn {time.time() - began:.2f} s after the start")
+door.stop()
+"""
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 
 
@@ -62,6 +82,7 @@ def run(config: Config) -> None:
         print(f"{scene.size_text()}: read {read:.2f} s, first picture after {first:.2f} s")
         for mode in ("rgb", "depth", "normals", "alpha", "ellipsoids"):
             print(f"{mode:<11}{_rate(stock, view, Look(mode=mode), config):6.1f} pictures/s with JPEG")
+        print(subprocess.check_output([sys.executable, "-c", ALONE, str(path), str(time.time())], text=True).strip())
         if config.browser:
             came, seen = _in_browser(path, config)
             print(

@@ -5,6 +5,7 @@ Drag to turn, right-drag to move, wheel to zoom, W A S D Q E to fly.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ class Config:
 def run(config: Config) -> None:
     """Serve until stopped; print the address."""
     port = free_port(config.host, config.port)
+    # A browser on this machine works on the same cores: threads of torch that spin while they wait would hold it up.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Whoever reads the address may ask for the end at once.
     with stop_requests() as asked:
         door = Door(config.host, port, config.scene.name)

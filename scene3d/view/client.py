@@ -44,6 +44,7 @@ class Client:
     ) -> None:
         self.handle, self.stock, self.look, self.turn = handle, stock, look, turn
         self.pace = Pace()
+        self.has_sent = threading.Event()
         self._changed = threading.Event()
         self._is_gone = False
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"view-{handle.client_id}")
@@ -99,6 +100,7 @@ class Client:
             if self._is_gone or self.look() is None:
                 return seconds
             self.handle.scene.set_background_image(picture, format="jpeg", jpeg_quality=quality)
+            self.has_sent.set()
         except (Scene3dError, ValueError, OSError) as error:
             # A photo that cannot be read ends one picture, not the viewer.
             log.warning("%s", error)

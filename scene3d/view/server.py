@@ -41,6 +41,8 @@ MAX_FRUSTUMS = 200
 # Frustums are as large as this share of the distance from which the scene is looked at.
 FRUSTUM_SCALE = 0.04
 LOCAL = "/gaussians"
+# No browser waits longer than this for its controls.
+FIRST_PICTURE_SECONDS = 0.5
 
 
 class Viewer:
@@ -57,14 +59,18 @@ class Viewer:
         self.door, self.stock, self.view = door, stock, view
         self.server = door.server
         self.clients: dict[int, Client] = {}
-        self._turn = threading.Lock()
+        self._turn, self._register = threading.Lock(), threading.Lock()
         self._local: tuple[Scene, Any] | None = None
         self._set_camera()
         for handle in self.server.get_clients().values():
             self._begin(handle)
-        self.panel = LookPanel(self.server.gui, stock, self.refresh)
+        self.panel: LookPanel | None = None
         self.server.on_client_connect(self._connect)
         self.server.on_client_disconnect(self._disconnect)
+        # A picture first: browsers take longer to lay out the controls than it takes to draw.
+        for handle in self.server.get_clients().values():
+            self._connect(handle).has_sent.wait(FIRST_PICTURE_SECONDS)
+        self.panel = LookPanel(self.server.gui, stock, self.refresh)
         self.server.gui.add_button("Download what is shown").on_click(self._download)
         self.route_panel = RoutePanel(self.server, folder)
         self._say()
@@ -106,6 +112,7 @@ class Viewer:
 
     def _hand_over(self) -> None:
         """Give the Gaussians to the browsers, or take them back, as the controls say."""
+        assert self.panel is not None
         look = self.panel.look()
         if not self.panel.is_local.value:
             if self._local is not None:
@@ -146,14 +153,20 @@ class Viewer:
         sizes = " and ".join(scene.size_text() for scene in self.stock.scenes)
         self.door.say(f"{sizes}. {status}".strip())
 
-    def _connect(self, handle: viser.ClientHandle) -> None:
-        client = Client(handle, self.stock, self._look, self._turn)
-        self.clients[handle.client_id] = client
-        client.start()
+    def _connect(self, handle: viser.ClientHandle) -> Client:
+        """Draw for a browser from now on, if that is not done already."""
+        with self._register:
+            client = self.clients.get(handle.client_id)
+            if client is None:
+                client = self.clients[handle.client_id] = Client(handle, self.stock, self._look, self._turn)
+                client.start()
+        return client
 
     def _look(self) -> Look | None:
         """What to draw here, None where browsers draw."""
-        return None if self._local is not None else self.panel.look()
+        if self._local is not None:
+            return None
+        return Look() if self.panel is None else self.panel.look()
 
     def _disconnect(self, handle: viser.ClientHandle) -> None:
         client = self.clients.pop(handle.client_id, None)
@@ -162,6 +175,7 @@ class Viewer:
 
     def _download(self, event: Any) -> None:
         """Send the Gaussians that the cut leaves as a .ply file; the browser asks its user where to put it."""
+        assert self.panel is not None
         look = self.panel.look()
         scene = self.stock.shown(1 if look.side == "B" and len(self.stock.scenes) > 1 else 0, look.cut)
         try:
@@ -199,7 +213,8 @@ class Viewer:
         fov_deg = math.degrees(2 * math.atan(view.height() / 2 / float(view.Ks[0, 1, 1])))
 
         def go(event: Any) -> None:
-            self.panel.choose_photo(i)
+            if self.panel is not None:
+                self.panel.choose_photo(i)
             move(event.client, Eye(view.viewmats[0], fov_deg))
 
         return go
