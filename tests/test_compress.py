@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from small_scenes import blob, views_around
+from tiny_capture import tiny_capture, tiny_scene
 from torch.nn.functional import normalize
 
 from scene3d.compress.context import PRIOR_SHARE_MADE_UP, Encoder
 from scene3d.compress.goal import Goal
-from scene3d.compress.judge import MADE_MARGIN_DB, Judge, judge_by_cameras, judge_by_synthesis
+from scene3d.compress.judge import MADE_MARGIN_DB, Judge, judge_by_cameras, judge_by_capture, judge_by_synthesis
 from scene3d.compress.methods import METHODS
 from scene3d.compress.sensitivity import measure_sensitivity, with_prior
 from scene3d.compress.viewpoints import synthesize_views
-from scene3d.core.errors import FormatError, OutputError
+from scene3d.core.errors import CaptureError, FormatError, OutputError
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.camera_path import read_cameras
@@ -99,6 +100,16 @@ def test_colours_that_are_cut_off_still_count():
     dark = type(gaussians)(**{**gaussians.params(), "sh0": torch.full_like(gaussians.sh0, -5.0)})
     found = measure_sensitivity(dark, views_around(6), RasterSettings())
     assert float(found.color.sum()) > 0
+
+
+def test_photos_of_another_scene_or_frame_are_refused():
+    scene = tiny_scene()
+    capture = tiny_capture(scene)
+    judge, _ = judge_by_capture(scene, capture)
+    assert judge.scene_psnr() > 30
+    moved = Scene(replace(scene.splats(), means=scene.splats().means + 5))
+    with pytest.raises(CaptureError, match=r"it gives [\d.]+ dB on them, a single colour"):
+        judge_by_capture(moved, capture)
 
 
 def test_views_to_judge_by_decide_nothing():

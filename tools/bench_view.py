@@ -43,7 +43,8 @@ from scene3d.core.cameras import look_at
 scene = read_scene(Path(sys.argv[1]))
 view = choose(scene, None)
 draw(Stock((scene,)), Eye(look_at(view.position, view.target, view.up), 50.0), Look(), 640, 360)
-print(f"without a browser: address after {listens:.2f} s, first picture drawn {time.time() - began:.2f} s after the start")
+drawn = time.time() - began
+print(f"without a browser: address {listens:.2f} s, first picture drawn {drawn:.2f} s after the start")
 door.stop()
 """
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]

@@ -13,6 +13,7 @@ from scene3d.compress.goal import Verdict
 from scene3d.compress.viewpoints import synthesize_views
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture
+from scene3d.core.errors import CaptureError
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
 from scene3d.ops.image import masked_mean
@@ -86,7 +87,11 @@ class Judge:
 
 
 def judge_by_capture(scene: Scene, capture: Capture) -> tuple[Judge, Cameras]:
-    """The held-out views with their photos to judge by, the others to decide by."""
+    """The held-out views with their photos to judge by, the others to decide by.
+
+    Raises:
+        CaptureError: the scene does not show what the photos show, so that nothing lost would be missed.
+    """
     judged = _thin(capture.test or capture.train, MAX_JUDGED)
     photos = []
     for i in judged:
@@ -96,6 +101,7 @@ def judge_by_capture(scene: Scene, capture: Capture) -> tuple[Judge, Cameras]:
             rgb = rgb * (photo.alpha.float() / 255)[:, :, None]
         photos.append((rgb, None if photo.mask is None else photo.mask.float() / 255))
     judge = Judge(scene, capture.cameras.select(judged).to(dtype=torch.float32), photos)
+    _check_likeness(judge, capture)
     return judge, _limited(capture.cameras.select(_thin(capture.train or judged, MAX_VIEWS)))
 
 
@@ -114,6 +120,23 @@ def judge_by_synthesis(scene: Scene) -> tuple[Judge, Cameras]:
     judged = list(range(0, MADE_VIEWS, 3))
     judge = Judge(scene, views.select(judged), worst_share=MADE_WORST_SHARE)
     return judge, views.select([i for i in range(MADE_VIEWS) if i % 3])
+
+
+def _check_likeness(judge: Judge, capture: Capture) -> None:
+    """A single colour in place of the scene has to be worse."""
+    blank = sum(_blank_psnr(photo, mask) for photo, mask in judge.photos) / max(len(judge.photos), 1)
+    shown = judge.scene_psnr()
+    if shown is not None and shown <= blank:
+        raise CaptureError(
+            capture.source,
+            f"expected photos of this scene in its frame; it gives {shown:.1f} dB on them, a single colour {blank:.1f}",
+            "Give the cameras that belong to the scene (--cameras), or none.",
+        )
+
+
+def _blank_psnr(photo: Tensor, mask: Tensor | None) -> float:
+    mean = torch.stack([masked_mean(channel, mask) for channel in photo.unbind(dim=2)])
+    return _decibels(float(masked_mean((photo - mean).square().mean(dim=2), mask)))
 
 
 def _thin(views: Sequence[int], at_most: int) -> list[int]:

@@ -122,7 +122,9 @@ def _gradient(gaussians: Gaussians, view: Cameras, settings: RasterSettings, gen
     image = rasterize(leaves, view, settings).rgb
     signs = torch.randint(0, 2, image.shape, generator=generator).to(image.dtype) * 2 - 1
     inputs = list(leaves.params().values())
-    grads = torch.autograd.grad(image, inputs, signs / image.numel() ** 0.5, allow_unused=True)
+    # A sum, for gradients of images that are handed to torch make it import half a second's worth of sympy.
+    probe = (image * (signs / image.numel() ** 0.5)).sum()
+    grads = torch.autograd.grad(probe, inputs, allow_unused=True)
     found = [torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(inputs, grads, strict=True)]
     return Gaussians(*found)
 
