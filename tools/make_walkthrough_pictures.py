@@ -1,8 +1,12 @@
-"""Make the pictures of docs/walkthrough.md from a run: photos, what the viewer can show, the page on two screens."""
+"""Make the pictures of README.md and docs/walkthrough.md from a run of the bundled sample.
+
+A held-out photo beside the scene; photos, what the viewer can show, the page on two screens.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +16,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from scene3d.core.capture import Capture
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene
 from scene3d.io.sample import sample_capture
@@ -21,6 +26,7 @@ from scene3d.view.look import Cut, Eye, Look
 
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 SIZE = (320, 240)
+GAP = 8
 QUALITY = 80
 
 
@@ -49,7 +55,20 @@ def run(config: Config) -> None:
     ]
     _save(config.out / "walk_looks.jpg", [[draw(stock, eye, look, *SIZE) for look in row] for row in looks])
     _save(config.out / "walk_page.jpg", [_screens(config.run / "page.html")])
-    print(f"walk_photos.jpg, walk_looks.jpg, walk_page.jpg -> {config.out}")
+    held_out = capture.test[0]
+    true, at = (
+        np.asarray(capture.load(held_out).rgb),
+        Eye(capture.cameras.viewmats[held_out], _fov_deg(capture, held_out)),
+    )
+    shown = [draw(stock, at, look, true.shape[1], true.shape[0]) for look in (Look(), Look(mode="depth"))]
+    gap = np.full((true.shape[0], GAP, 3), 255, np.uint8)
+    _save(config.out / "sample.jpg", [[true, gap, shown[0], gap, shown[1]]])
+    print(f"sample.jpg, walk_photos.jpg, walk_looks.jpg, walk_page.jpg -> {config.out}")
+
+
+def _fov_deg(capture: Capture, i: int) -> float:
+    view = capture.cameras.select([i])
+    return math.degrees(2 * math.atan(view.height() / 2 / float(view.Ks[0, 1, 1])))
 
 
 def _screens(page: Path) -> list[np.ndarray]:
