@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scene3d.core.fields import DIRECTION_TERMS, FACTORS, Decoder, Field, LeafLevel
+from scene3d.core.fields import BASES, DIRECTION_TERMS, FACTORS, Decoder, Field, LeafLevel
+from scene3d.ops.radial_bases import listed, shapes_of
+
+N_BASES = 60
 
 
 def random_field(
@@ -18,7 +21,7 @@ def random_field(
     """A foggy field in a box around the origin, float64.
 
     Args:
-        kind: vm, cp, trivec (two levels of cubes of different sizes) or cover (two shifted lattices).
+        kind: vm, cp, rbf, trivec (two levels of cubes of different sizes) or cover (two shifted lattices).
         nodes: Of planes and lines.
         ranks: Of density and of colour.
         has_occupancy: Leave many cells empty.
@@ -32,7 +35,7 @@ def random_field(
     levels: tuple[LeafLevel, ...] = ()
     if kind in FACTORS:
         sizes = dict(zip("xyz", nodes, strict=True))
-        shapes = [tuple(sizes[axis] for axis in reversed(name)) for name in FACTORS[kind]]
+        shapes = [tuple(sizes[axis] for axis in reversed(name)) for name in FACTORS[kind] if name != BASES]
     else:
         second = (4, 6, 5) if kind == "cover" else (6, 10, 8)
         levels = (
@@ -40,9 +43,16 @@ def random_field(
             LeafLevel(torch.rand(*second, generator=generator) < 0.6, 3, kind == "cover"),
         )
         shapes = [(level.n_leaves, level.nodes) for level in levels for _ in range(3)]
-    scale = 0.6 if kind == "vm" else 1.0
+    bases = None
+    if kind == "rbf":
+        spread = 0.1 * normal(N_BASES, 3, 3)
+        reach = spread @ spread.mT + 0.01 * torch.eye(3, dtype=torch.float64)
+        centers = torch.rand(N_BASES, 3, generator=generator, dtype=torch.float64)
+        bases = listed(centers, shapes_of(reach).double(), (1.0, 8.0))
+        shapes.append((N_BASES,))
+    scale = 0.6 if kind in ("vm", "rbf") else 1.0
     density, color = (tuple(scale * normal(*shape, rank) for shape in shapes) for rank in ranks)
-    n_features = ranks[1] * {"vm": 3, "cp": 1}.get(kind, 2)
+    n_features = ranks[1] * {"vm": 3, "cp": 1, "rbf": 4}.get(kind, 2)
     width = 16
     basis = 0.3 * normal(n_features, width)
     inputs = 5 * width + DIRECTION_TERMS
@@ -53,7 +63,7 @@ def random_field(
     if occupancy is not None:
         occupancy[:9] = False
     name = kind if kind in FACTORS else "trivec"
-    return Field(name, box, density, color, decoder, 6.0, step, -2.0, occupancy, levels)
+    return Field(name, box, density, color, decoder, 6.0, step, -2.0, occupancy, levels, bases)
 
 
 def random_rays(n: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -105,7 +105,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("kind", ["vm", "trivec"])
+@pytest.mark.parametrize("kind", ["vm", "trivec", "rbf"])
 def test_a_field_goes_through_the_same_chain_less_the_page(
     kind: SceneKind, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ):

@@ -6,10 +6,13 @@
 //   CP: one mode, the product of three lines. Slabs of a set: x y z.
 //   Tri-vectors: a mode per level, the product of the three vectors of the leaf around the sample. Slabs: x y z of each
 //   level, the vectors of all leaves one after the other (Gao et al. 2023, Strivec, without overlap).
+//   Radial bases: the modes of VM, and a fourth, the sum of the channels of bases times their rows (Chen et al. 2023,
+//   NeuRBF). Slabs: those of VM, then the rows of all bases.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
+#include "math/field_bases.h"
 #include "math/field_leaves.h"
 #include "math/field_walk.h"
 
@@ -18,10 +21,11 @@
 
 namespace scene3d {
 
-constexpr int kSets = 2, kMaxSlabs = 6, kLanes = 16;
+constexpr int kSets = 2, kMaxSlabs = 7, kLanes = 16;
+constexpr int kBasisMode = 3, kBasisSlab = 6;
 constexpr int kRayChunk = 64;  // rays of a task: 8x8 pixels of an image
 
-enum class FieldKind { vm = 0, cp = 1, trivec = 2 };
+enum class FieldKind { vm = 0, cp = 1, trivec = 2, rbf = 3 };
 
 // Values of one plane or line in [n_rows, rank], and where their gradients go.
 template <class T>
@@ -50,9 +54,14 @@ struct FieldCall {
   LeafLevel levels[kMaxLevels];
   int n_levels;  // 0 where there are no leaves
   int64_t n_leaves[kMaxLevels];
+  BasisGrid<T> bases;  // of rbf
 
-  S3D_MEMBER int n_modes() const { return kind == FieldKind::vm ? 3 : (kind == FieldKind::cp ? 1 : n_levels); }
-  S3D_MEMBER int n_slabs() const { return kind == FieldKind::vm ? 6 : 3 * n_modes(); }
+  S3D_MEMBER bool has_planes() const { return kind == FieldKind::vm || kind == FieldKind::rbf; }
+  S3D_MEMBER int n_modes() const {
+    if (has_planes()) return kind == FieldKind::rbf ? 4 : 3;
+    return kind == FieldKind::cp ? 1 : n_levels;
+  }
+  S3D_MEMBER int n_slabs() const { return has_planes() ? 3 + n_modes() : 3 * n_modes(); }
   S3D_MEMBER int n_features() const { return rank[1] * n_modes(); }
 };
 
@@ -132,7 +141,7 @@ struct FieldAdam {
   T *exp_avg, *exp_avg_sq;
   const uint8_t* touched;  // [rank / 16, n_rows]: cells, by their lowest node
   int64_t n_rows;
-  int64_t width;        // nodes along the faster axis of a plane; n_rows for a line
+  int64_t width;        // nodes along the faster axis of a plane; n_rows for a line; 0: rows have no neighbours
   int rank;
   T step_size;          // lr / (1 - beta1^step)
   T beta1, beta2, root_correction, eps;

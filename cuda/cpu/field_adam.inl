@@ -8,6 +8,7 @@ namespace S3D_NS {
 
 // A node belongs to the cells whose lowest node it is, or the one before it along each axis.
 S3D_INLINE bool is_touched(const uint8_t* cells, int64_t row, int64_t width) {
+  if (width == 0) return cells[row];
   const bool has_left = row % width > 0;
   bool any = cells[row] || (has_left && cells[row - 1]);
   if (row >= width) any = any || cells[row - width] || (has_left && cells[row - width - 1]);

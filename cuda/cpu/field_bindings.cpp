@@ -38,7 +38,8 @@ int64_t slab_rows(const FieldCall<T>& call, int i) {
   const int64_t x = call.n[0], y = call.n[1], z = call.n[2];
   const int64_t vm[6] = {x * y, x * z, y * z, z, y, x}, cp[3] = {x, y, z};
   if (call.kind == FieldKind::trivec) return call.levels[i / 3].nodes * call.n_leaves[i / 3];
-  return call.kind == FieldKind::vm ? vm[i] : cp[i];
+  if (i == kBasisSlab) return call.bases.n;
+  return call.has_planes() ? vm[i] : cp[i];
 }
 
 // Of tri-vectors, before set_values. Each level: numbers of leaves [Z, Y, X], nodes of a vector, whether it is shifted.
@@ -68,6 +69,39 @@ void set_levels(NativeField<T>& self, const std::vector<LeafGrid>& grids, const 
     call.n_leaves[l] = n_leaves;
   }
   self.leaves = grids;
+}
+
+// Of radial bases, before set_values. arrays: numbers of the bases [n, 9], then the frequencies of the channels of each
+// set; cells along x y z; starts and items of their lists.
+template <class T>
+void set_bases(NativeField<T>& self, const std::vector<Values<const T>>& arrays, bool has_waves, const std::vector<int>& cells,
+               const Items& starts, const Items& items) {
+  FieldCall<T>& call = self.call;
+  expect(call.kind == FieldKind::rbf && arrays.size() == 3 && cells.size() == 3, "bases: wrong number of arrays");
+  BasisGrid<T>& grid = call.bases;
+  expect(arrays[0].ndim() == 2 && arrays[0].shape(0) > 0 && arrays[0].shape(1) == kBasisNumbers, "bases: expected [n, 9]");
+  grid.bases = arrays[0].data(), grid.n = static_cast<int64_t>(arrays[0].shape(0)), grid.has_waves = has_waves;
+  for (size_t s = 0; s < kSets; s++) {
+    expect(arrays[1 + s].size() == static_cast<size_t>(call.rank[s]), "frequencies: expected one for each rank");
+    grid.waves[s] = arrays[1 + s].data();
+  }
+  int64_t n_cells = 1;
+  for (int a = 0; a < 3; a++) {
+    grid.cells[a] = cells[static_cast<size_t>(a)];
+    expect(grid.cells[a] >= 1 && grid.cells[a] <= 1 << 12, "cells: expected 1 to 4096 along each axis");
+    n_cells *= grid.cells[a];
+  }
+  expect(static_cast<int64_t>(starts.size()) == n_cells + 1, "starts: expected one for each cell, and an end");
+  grid.starts = starts.data(), grid.items = items.data();
+  const int32_t n_items = static_cast<int32_t>(items.size());
+  expect(grid.starts[0] == 0 && grid.starts[n_cells] == n_items, "starts: expected 0 first, and the number of items last");
+  for (int64_t i = 0; i < n_cells; i++) {
+    const int32_t n = grid.starts[i + 1] - grid.starts[i];
+    expect(n >= 0 && n <= kMaxListed, "starts: expected 0 to 64 items for each cell");
+  }
+  for (int32_t i = 0; i < n_items; i++)
+    expect(grid.items[i] >= 0 && grid.items[i] < grid.n, "items: expected numbers of bases");
+  self.bases = arrays, self.starts = starts, self.items = items;
 }
 
 template <class T>
@@ -124,7 +158,7 @@ void make_field(NativeField<T>* self, int kind, const std::vector<int>& n, const
   for (int a = 0; a < 3; a++) expect((call.n[a] = n[a]) >= 2, "sizes: expected at least 2 nodes");
   for (int s = 0; s < kSets; s++)
     expect((call.rank[s] = ranks[s]) > 0 && ranks[s] % kLanes == 0, "ranks: expected multiples of 16");
-  expect(kind >= 0 && kind <= 2, "kind: expected 0 (vm), 1 (cp) or 2 (trivec)");
+  expect(kind >= 0 && kind <= 3, "kind: expected 0 (vm), 1 (cp), 2 (trivec) or 3 (rbf)");
   call.kind = static_cast<FieldKind>(kind), call.n_levels = 0;
   T* const targets[7] = {&call.step,        &call.density_scale, &call.density_shift,    &call.near,
                          &call.far, &call.min_weight,    &call.min_transmittance};
@@ -177,6 +211,8 @@ void bind_type(nb::module_& m, const char* suffix) {
       .def("__init__", &make_field<T>)
       .def("set_box", &set_box<T>)
       .def("set_levels", &set_levels<T>, nb::arg().noconvert(), nb::arg(), nb::arg())
+      .def("set_bases", &set_bases<T>, nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg().noconvert(),
+           nb::arg().noconvert())
       .def("set_values", &set_values<T>, nb::arg().noconvert())
       .def("set_occupancy", &set_occupancy<T>, nb::arg().noconvert().none(), nb::arg().noconvert().none(),
            nb::arg())
@@ -212,7 +248,7 @@ int64_t call_adam(const Values<float>& values, const Values<float>& grads, const
   expect(constants.size() == 3 && rank > 0 && rank % kLanes == 0 && size % static_cast<size_t>(rank) == 0, "rank: wrong");
   expect(grads.size() == size && exp_avg.size() == size && exp_avg_sq.size() == size, "arrays differ in size");
   expect(touched.size() == size / kLanes, "touched: wrong size");
-  expect(width > 0 && static_cast<int64_t>(size) / rank % width == 0, "width: wrong");
+  expect(width >= 0 && (width == 0 || static_cast<int64_t>(size) / rank % width == 0), "width: wrong");
   const double beta1 = constants[0], beta2 = constants[1];
   FieldAdam<float> adam = {values.data(), grads.data(), exp_avg.data(), exp_avg_sq.data(), touched.data(),
                            static_cast<int64_t>(size) / rank, width, rank,

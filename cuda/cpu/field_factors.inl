@@ -119,6 +119,7 @@ struct HeldCell {
 
 }  // namespace S3D_NS
 }  // namespace scene3d
+#include "cpu/field_bases.inl"
 #include "cpu/field_leaves.inl"
 namespace scene3d {
 namespace S3D_NS {
@@ -238,6 +239,10 @@ static void scatter(const FieldCall<T>& call, int set, int mode, int group, int 
     }
     if (call.kind == FieldKind::trivec) {
       scatter_ray_leaves(call, set, mode, group, end_group, rows, ray, gradient);
+      continue;
+    }
+    if (mode == kBasisMode) {
+      scatter_ray_bases(call, set, group, end_group, rows, ray, gradient);
       continue;
     }
     const int64_t end = rows.begin[ray + 1];

@@ -13,6 +13,7 @@ namespace scene3d {
 template <class T>
 using FieldValues = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 using FieldWords = Array<const int64_t, nb::ndim<1>>;
+using Items = Array<const int32_t, nb::ndim<1>>;
 using LeafGrid = Array<const int32_t, nb::ndim<3>>;
 
 template <class T>
@@ -21,6 +22,8 @@ struct NativeField {
   std::vector<FieldValues<const T>> values;
   std::optional<FieldWords> words, coarse;
   std::vector<LeafGrid> leaves;
+  std::vector<FieldValues<const T>> bases;
+  std::optional<Items> starts, items;
 };
 
 // The layers with their columns padded, and transposed.

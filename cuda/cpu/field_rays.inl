@@ -16,10 +16,12 @@ struct SampleBlock {
   int64_t stride;  // in numbers
   int n;
   LeafPlaces<T> places[kMaxLevels];
+  BasisHits<T> hits;
 
   S3D_MEMBER SampleBlock(const FieldCall<T>& call_, const T* nodes_, int64_t stride_, int n_)
       : call(call_), nodes(nodes_), stride(stride_), n(n_) {
     if (call.kind == FieldKind::trivec) find_places(call, nodes, stride, n, places);
+    if (call.kind == FieldKind::rbf) find_bases(call, nodes, stride, n, hits);
   }
   S3D_MEMBER Cell<T> cell(int i) const { return cell_of(call, nodes + i * stride); }
   S3D_MEMBER void densities(V (&rows)[16]) const {
@@ -27,12 +29,14 @@ struct SampleBlock {
     if (call.kind == FieldKind::trivec) leaf_densities(call, places, n, rows);
     else
       for (int i = 0; i < n; i++) rows[i] = density_lanes(call, cell(i));
+    add_basis_densities(call, hits, rows);
   }
   // Adds features times amounts; those of amount 0 are left out.
   S3D_MEMBER void add_features(const T* amounts, T* sums) const {
     if (call.kind == FieldKind::trivec) return add_leaf_features(call, places, amounts, n, sums);
     for (int i = 0; i < n; i++)
       if (amounts[i] != 0) each_feature(call, cell(i), [&](int at, V product) { add_to(sums + at, amounts[i], product); });
+    if (hits.n > 0) add_basis_features(call, hits, amounts, sums);
   }
   // Features times v_features, lane by lane, of those that have colour.
   S3D_MEMBER void color_rows(const bool* has_color, const T* v_features, V (&rows)[16]) const {
@@ -41,6 +45,7 @@ struct SampleBlock {
     for (int i = 0; i < n; i++)
       if (has_color[i])
         each_feature(call, cell(i), [&](int at, V product) { rows[i] = fma(product, load(v_features + at), rows[i]); });
+    if (hits.n > 0) add_basis_color_rows(call, hits, has_color, v_features, rows);
   }
 };
 

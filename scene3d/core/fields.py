@@ -1,12 +1,14 @@
 """Field: a radiance field in a box, factored into planes and lines (TensoRF, Chen et al. 2022) or into the vectors of
-many small leaves (after Strivec, Gao et al. 2023).
+many small leaves (after Strivec, Gao et al. 2023), or planes and lines with radial bases (NeuRBF, Chen et al. 2023).
 
 Density and features of colour are sums over modes and ranks of products of factors, each interpolated linearly
 between nodes; the first and the last node lie on the faces of the box. Ranks are the last axis, a multiple of 16.
     vm: plane times the line across it, three modes. Factors: xy xz yz z y x.
     cp: product of three lines, one mode. Factors: x y z.
     trivec: product of the three vectors of the leaf around a point, a mode per level. Factors: x0 y0 z0 x1 y1 z1.
-A plane ab is [n_b, n_a, R], a line [n, R], the vectors of all leaves along an axis [n_leaves, nodes, R].
+    rbf: the modes of vm, and the sum of the channels of the bases around a point times their rows as a fourth.
+A plane ab is [n_b, n_a, R], a line [n, R], the vectors of all leaves along an axis [n_leaves, nodes, R], rows of bases
+[n_bases, R].
 
 density = density_scale softplus(feature + density_shift), per scene unit. A decoder makes a colour from the mean
 feature along a ray (weights as in compositing) and the direction of the ray: one evaluation per pixel.
@@ -21,13 +23,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scene3d.core.bases import RadialBases
 from scene3d.core.checks import Dims
 
-FieldKind = Literal["vm", "cp", "trivec"]
+FieldKind = Literal["vm", "cp", "trivec", "rbf"]
 LANES = 16
 DIRECTION_TERMS = 16
-FACTORS: dict[FieldKind, tuple[str, ...]] = {"vm": ("xy", "xz", "yz", "z", "y", "x"), "cp": ("x", "y", "z")}
-FIELD_KINDS: tuple[FieldKind, ...] = (*FACTORS, "trivec")
+BASES = "bases"
+VM_FACTORS = ("xy", "xz", "yz", "z", "y", "x")
+FACTORS: dict[FieldKind, tuple[str, ...]] = {"vm": VM_FACTORS, "cp": ("x", "y", "z"), "rbf": (*VM_FACTORS, BASES)}
+# In the order in which native code counts them.
+FIELD_KINDS: tuple[FieldKind, ...] = ("vm", "cp", "trivec", "rbf")
 AXES = "xyz"
 MAX_LEVELS = 2
 
@@ -134,6 +140,7 @@ class Field:
         occupancy: Cells of the box that are not empty; None = all. [Z, Y, X] bool
         step: Distance of samples along a ray, scene units.
         levels: Of trivec, one or two; no others have any.
+        bases: Of rbf; no others have any.
     """
 
     kind: FieldKind
@@ -146,11 +153,13 @@ class Field:
     density_shift: float = -10.0
     occupancy: Tensor | None = None
     levels: tuple[LeafLevel, ...] = ()
+    bases: RadialBases | None = None
 
     def __post_init__(self) -> None:
         dims = Dims()
         dims.check("box", self.box, "2 3")
         self._check_levels()
+        self._check_bases()
         names = self.names
         for label, factors, rank in (("density", self.density, "R"), ("color", self.color, "S")):
             if len(factors) != len(names):
@@ -160,6 +169,8 @@ class Field:
         self._check_numbers(dims)
 
     def _shape_words(self, name: str) -> str:
+        if name == BASES:
+            return str(0 if self.bases is None else len(self.bases))
         if self.kind != "trivec":
             return " ".join(reversed(name))
         level = self.levels[int(name[1])]
@@ -175,6 +186,13 @@ class Field:
             raise ValueError(f"levels: expected 1 to {MAX_LEVELS}, got {len(self.levels)}")
         elif self.levels[0].is_shifted:
             raise ValueError("levels: expected the first not to be shifted")
+
+    def _check_bases(self) -> None:
+        if (self.bases is not None) != (self.kind == "rbf"):
+            found = "none" if self.bases is None else f"{len(self.bases)}"
+            raise ValueError(f"bases: expected some of a field of the kind rbf alone, got {found} of {self.kind}")
+        if self.bases is not None and self.bases.n_dims != 3:
+            raise ValueError("bases: expected three dimensions, got 2")
 
     def _check_numbers(self, dims: Dims) -> None:
         ranks, nodes = (dims.sizes["R"], dims.sizes["S"]), self.resolution
@@ -219,13 +237,14 @@ class Field:
 
     @property
     def n_modes(self) -> int:
-        """Modes whose products stand side by side: three of vm, one of cp, a level each of trivec."""
-        return {"vm": 3, "cp": 1, "trivec": len(self.levels)}[self.kind]
+        """Modes whose products stand side by side."""
+        return n_modes(self.kind, len(self.levels))
 
     @property
     def n_numbers(self) -> int:
-        """Parameters in all."""
-        return sum(value.numel() for value in (*self.factors(), *self.decoder.tensors()))
+        """Parameters in all, centres and shapes of bases among them."""
+        places = () if self.bases is None else (self.bases.centers, self.bases.shapes)
+        return sum(value.numel() for value in (*self.factors(), *self.decoder.tensors(), *places))
 
     @property
     def device(self) -> torch.device:
@@ -245,7 +264,7 @@ class Field:
         return replace(self, density=tuple(factors[:n]), color=tuple(factors[n:]))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Field:
-        """Apply `function` to every parameter; box and occupancy stay."""
+        """Apply `function` to every factor and the decoder; box, occupancy and places of bases stay."""
         return replace(
             self.with_factors(tuple(function(value) for value in self.factors())), decoder=self.decoder.map(function)
         )
@@ -254,7 +273,9 @@ class Field:
         moved = self.map(lambda value: value.to(device=device, dtype=dtype))
         occupancy = None if self.occupancy is None else self.occupancy.to(device=device)
         levels = tuple(replace(level, taken=level.taken.to(device=device)) for level in self.levels)
-        return replace(moved, box=self.box.to(device=device, dtype=dtype), occupancy=occupancy, levels=levels)
+        bases = None if self.bases is None else self.bases.to(device, dtype)
+        box = self.box.to(device=device, dtype=dtype)
+        return replace(moved, box=box, occupancy=occupancy, levels=levels, bases=bases)
 
     def detach(self) -> Field:
         return self.map(lambda value: value.detach())
@@ -262,3 +283,8 @@ class Field:
     def is_finite(self) -> bool:
         """Whether every parameter is finite."""
         return all(bool(value.isfinite().all()) for value in (*self.factors(), *self.decoder.tensors()))
+
+
+def n_modes(kind: FieldKind, n_levels: int) -> int:
+    """Modes whose products stand side by side: three of vm, one of cp, four of rbf, a level each of trivec."""
+    return {"vm": 3, "cp": 1, "rbf": 4, "trivec": n_levels}[kind]

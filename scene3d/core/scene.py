@@ -90,4 +90,7 @@ class Scene:
         nodes = "x".join(str(n) for n in field.resolution) + " nodes"
         if field.levels:
             nodes = " + ".join(f"{level.n_leaves:,}" for level in field.levels) + " leaves"
-        return f"a {field.kind} field of {nodes}, {field.n_numbers / 1e6:.1f} M numbers"
+        if field.bases is not None:
+            nodes += f" and {len(field.bases):,} radial bases"
+        article = "an" if field.kind == "rbf" else "a"
+        return f"{article} {field.kind} field of {nodes}, {field.n_numbers / 1e6:.1f} M numbers"

@@ -2,7 +2,8 @@
 
 One chunk per factor, named as in scene3d.core.fields (density_xy ... color_x), one for the decoder (its tensors one
 after the other), one for occupancy (8 cells a byte, x fastest, lowest bit first, deflated), and likewise one for the
-cubes of each level that hold a leaf (leaves0, leaves1). Sizes are in the header.
+cubes of each level that hold a leaf (leaves0, leaves1). Centres and shapes of radial bases are one chunk too: number
+by number, of each the lowest bytes of all bases first, deflated. Sizes are in the header.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scene3d.core.bases import RadialBases
 from scene3d.core.errors import FormatError
 from scene3d.core.fields import (
+    BASES,
     DIRECTION_TERMS,
     FACTORS,
     FIELD_KINDS,
@@ -27,13 +30,16 @@ from scene3d.core.fields import (
     FieldKind,
     LeafLevel,
     decoder_of,
+    n_modes,
 )
 from scene3d.core.scene import Scene
 from scene3d.io.s3d_container import DAMAGED, Container
+from scene3d.ops.radial_bases import listed
 
 CODEC = "field-float32"
 KIND = "field"
 MAX_NODES, MAX_WIDTH, MAX_CELLS = 1 << 14, 1 << 12, 1 << 30
+MAX_BASES, BASIS_NUMBERS = 1 << 20, 9
 
 
 def encode_field(scene: Scene) -> Container:
@@ -66,6 +72,9 @@ def encode_field(scene: Scene) -> Container:
             {"cubes": list(level.taken.shape), "nodes": level.nodes, "is_shifted": level.is_shifted}
             for level in field.levels
         ]
+    if field.bases is not None:
+        meta["bases"] = {"count": len(field.bases), "waves": list(field.bases.waves)}
+        chunks[BASES] = _pack_bases(field.bases)
     return Container(KIND, CODEC, field.n_numbers, chunks, scene.info, meta)
 
 
@@ -84,6 +93,7 @@ class Layout:
         occupancy: [Z, Y, X] bool
         path: For the texts of errors.
         levels: Of leaves.
+        bases: Of rbf.
     """
 
     kind: FieldKind
@@ -96,15 +106,19 @@ class Layout:
     occupancy: Tensor | None
     path: Path
     levels: tuple[LeafLevel, ...] = ()
+    bases: RadialBases | None = None
 
     def factors(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Label, name and shape of each factor, in the order of Field.factors()."""
+        n_bases = 0 if self.bases is None else len(self.bases)
         if self.kind == "trivec":
             shapes: dict[str, tuple[int, ...]] = {
                 f"{axis}{i}": (level.n_leaves, level.nodes) for i, level in enumerate(self.levels) for axis in "xyz"
             }
         else:
-            shapes = {name: tuple(self.nodes[axis] for axis in reversed(name)) for name in FACTORS[self.kind]}
+            names = FACTORS[self.kind]
+            planes = {name: tuple(self.nodes[axis] for axis in reversed(name)) for name in names if name != BASES}
+            shapes = planes | {name: (n_bases,) for name in names if name == BASES}
         return [
             (label, name, (*shape, rank))
             for label, rank in zip(("density", "color"), self.ranks, strict=True)
@@ -113,7 +127,7 @@ class Layout:
 
     def decoder_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of Decoder.tensors()."""
-        n_sums = self.ranks[1] * {"vm": 3, "cp": 1, "trivec": len(self.levels)}[self.kind]
+        n_sums = self.ranks[1] * n_modes(self.kind, len(self.levels))
         first, second = self.hidden
         inputs = 5 * self.features + DIRECTION_TERMS
         return [(n_sums, self.features), (inputs, first), (first, second), (second, 3), (first,), (second,), (3,)]
@@ -134,6 +148,7 @@ class Layout:
                 decoder=decoder,
                 occupancy=self.occupancy,
                 levels=self.levels,
+                bases=self.bases,
                 **self.numbers,
             )
         except ValueError as error:
@@ -161,6 +176,7 @@ def read_layout(container: Container, path: Path) -> Layout:
         _occupancy(container, meta, path),
         path,
         _levels(container, path) if kind == "trivec" else (),
+        _bases(container, path) if kind == "rbf" else None,
     )
 
 
@@ -198,6 +214,27 @@ def _levels(container: Container, path: Path) -> tuple[LeafLevel, ...]:
     return tuple(levels)
 
 
+def _bases(container: Container, path: Path) -> RadialBases:
+    row = container.meta.get(BASES)
+    if not isinstance(row, dict):
+        raise FormatError(path, f"bases: expected a table, got {row!r}", remedy=DAMAGED)
+    meta = _Meta(row, path)
+    count, waves = meta.integer("count", MAX_BASES), meta.values("waves", 2)
+    data = _inflated(container, BASES, 4 * BASIS_NUMBERS * count, path)
+    planes = np.frombuffer(data, np.uint8).reshape(BASIS_NUMBERS, 4, count)
+    values = torch.from_numpy(np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<f4")[..., 0].astype(np.float32))
+    try:
+        return listed(values[:3].T.contiguous(), values[3:].T.contiguous(), (waves[0], waves[1]))
+    except ValueError as error:
+        raise FormatError(path, str(error), remedy=DAMAGED) from error
+
+
+def _pack_bases(bases: RadialBases) -> bytes:
+    values = torch.cat([bases.centers, bases.shapes], dim=1).T.contiguous()
+    planes = values.numpy().astype("<f4").view(np.uint8).reshape(BASIS_NUMBERS, -1, 4).transpose(0, 2, 1)
+    return zlib.compress(planes.tobytes(), 9)
+
+
 def _pack_cells(cells: Tensor) -> bytes:
     return zlib.compress(np.packbits(cells.cpu().numpy().reshape(-1), bitorder="little").tobytes(), 9)
 
@@ -206,7 +243,12 @@ def _unpack_cells(container: Container, name: str, shape: list[int], path: Path)
     n = shape[0] * shape[1] * shape[2]
     if n > MAX_CELLS:
         raise FormatError(path, f"says {n:,} cells of {name!r}, expected at most {MAX_CELLS:,}", remedy=DAMAGED)
-    n_bytes = (n + 7) // 8
+    data = _inflated(container, name, (n + 7) // 8, path)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=n, bitorder="little")
+    return torch.from_numpy(bits.astype(bool).reshape(shape))
+
+
+def _inflated(container: Container, name: str, n_bytes: int, path: Path) -> bytes:
     try:
         # One byte more than expected is enough to see that there is too much.
         data = zlib.decompressobj().decompress(chunk_of(container, name, path), n_bytes + 1)
@@ -214,8 +256,7 @@ def _unpack_cells(container: Container, name: str, shape: list[int], path: Path)
         raise FormatError(path, f"the chunk {name!r} cannot be inflated ({error})", remedy=DAMAGED) from error
     if len(data) != n_bytes:
         raise FormatError(path, f"expected {n_bytes} bytes of {name}, got {len(data)}", remedy=DAMAGED)
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=n, bitorder="little")
-    return torch.from_numpy(bits.astype(bool).reshape(shape))
+    return data
 
 
 def _bytes(value: Tensor) -> bytes:
@@ -266,6 +307,12 @@ class _Meta:
         if not isinstance(values, list) or len(values) != count:
             raise self._wrong(name, f"{count} integers", values)
         return [self.integer(name, most, value) for value in values]
+
+    def values(self, name: str, count: int) -> list[float]:
+        values = self._values.get(name)
+        if isinstance(values, list) and len(values) == count and all(isinstance(v, (int, float)) for v in values):
+            return [float(v) for v in values]
+        raise self._wrong(name, f"{count} numbers", values)
 
     def numbers(self, name: str) -> list[float]:
         """Six numbers in two rows."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.errors import FormatError
-from scene3d.core.fields import AXES, Decoder, Field, decoder_of
+from scene3d.core.fields import AXES, VM_FACTORS, Decoder, Field, decoder_of
 from scene3d.core.scene import Scene
 from scene3d.io import entropy, field_codec
 from scene3d.io.s3d_container import DAMAGED, Container
@@ -79,7 +79,7 @@ def decode_steps(container: Container, path: Path) -> Field:
 
 
 def used_nodes(occupancy: Tensor | None, nodes: torch.Size, name: str) -> Tensor:
-    """Nodes of a plane that occupied cells touch; of lines and leaves, all. [n_b, n_a] or [n] or [n_leaves, n] bool"""
+    """Nodes of a plane that occupied cells touch; of lines, leaves and bases, all. [n_b, n_a], [n] or [n_leaves, n]"""
     if occupancy is None or not set(name) < set(AXES) or len(name) == 1:
         return torch.ones(nodes, dtype=torch.bool)
     across = ({"x", "y", "z"} - set(name)).pop()
@@ -99,7 +99,9 @@ def _touches(n_cells: int, n: int) -> Tensor:
 def rank_steps(field: Field, factors: tuple[Tensor, ...], i: int, gains: Tensor | None, step: float) -> Tensor:
     """Steps at which each rank of factor i makes about the same error: they fall with what it is multiplied by."""
     rank = factors[0].shape[-1]
-    if field.kind == "vm":
+    if field.kind == "rbf" and i == len(VM_FACTORS):
+        mode, fineness, others = i - 3, 1.0, []
+    elif field.kind in ("vm", "rbf"):
         mode = i % 3
         others = [factors[i + 3 if i < 3 else i - 3]]
         fineness = 1.0 if i < 3 else LINE_FINENESS

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scene3d.core.fields import AXES, FACTORS, Field, LeafLevel
+from scene3d.core.fields import AXES, FACTORS, VM_FACTORS, Field, LeafLevel
+from scene3d.ops.radial_bases import weighted_sum
 
 # Added to windows, so that their sum is never 0.
 WINDOW_FLOOR = 1e-3
@@ -39,12 +40,16 @@ def products(field: Field, factors: tuple[Tensor, ...], nodes: Tensor) -> Tensor
     """
     if field.levels:
         return _leaf_products(field, factors, nodes)
-    names = FACTORS[field.kind]
+    names = VM_FACTORS if field.kind == "rbf" else FACTORS[field.kind]
     places = _places(nodes, field.resolution)
-    values = [_interpolate(value, name, places) for value, name in zip(factors, names, strict=True)]
+    values = [_interpolate(value, name, places) for value, name in zip(factors, names, strict=False)]
     if field.kind == "cp":
         return values[0] * values[1] * values[2]
-    return torch.cat([values[mode] * values[3 + mode] for mode in range(3)], dim=1)
+    parts = [values[mode] * values[3 + mode] for mode in range(3)]
+    if field.bases is not None:
+        last = torch.tensor(field.resolution, dtype=nodes.dtype, device=nodes.device) - 1
+        parts.append(weighted_sum(field.bases, factors[-1], nodes / last))
+    return torch.cat(parts, dim=1)
 
 
 def density_feature(field: Field, nodes: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from scene3d.core.fields import decoder_of
+from scene3d.core.fields import BASES, Field, decoder_of
 from scene3d.ops.adam import adam_step_
 from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.field_state import FieldState
@@ -23,16 +23,31 @@ def step_factors(state: FieldState, lr: float, l1: float, betas: tuple[float, fl
     """One step of Adam, with the gradient of l1 mean |density factor|; returns how many gradients were not finite."""
     n_bad = 0
     factors, n_density = state.field.factors(), len(state.field.density)
-    rows = zip(factors, state.grads, state.moments, state.marks, strict=True)
-    for i, (value, grad, (mean, square), marks) in enumerate(rows):
+    rows = zip(state.field.names * 2, factors, state.grads, state.moments, state.marks, strict=True)
+    for i, (name, value, grad, (mean, square), marks) in enumerate(rows):
         pull = l1 / value.numel() if i < n_density else 0.0
         constants = [*betas, EPS]
-        # Only nodes of a plane have neighbours in the row before.
-        width = value.shape[-2] if state.field.kind == "vm" else value.numel() // value.shape[-1]
         n_bad += cpu.native().field_adam(
-            value, grad, mean, square, marks, width, value.shape[-1], lr, pull, state.since_growth, constants
+            value,
+            grad,
+            mean,
+            square,
+            marks,
+            _width(name, value, state.field),
+            value.shape[-1],
+            lr,
+            pull,
+            state.since_growth,
+            constants,
         )
     return n_bad
+
+
+def _width(name: str, value: Tensor, field: Field) -> int:
+    """Nodes from one row of a plane to the next, of others all: they are one row; 0 where none has neighbours."""
+    if name == BASES:
+        return 0
+    return value.shape[-2] if value.ndim == 3 and not field.levels else value.numel() // value.shape[-1]
 
 
 def update(state: FieldState, settings: FieldFitSettings, v_decoder: list[Tensor]) -> None:

@@ -10,6 +10,7 @@ import torch
 from scene3d.core.capture import Capture
 from scene3d.core.errors import FormatError
 from scene3d.core.fields import Field, LeafLevel, decoder_of
+from scene3d.ops.radial_bases import listed
 from scene3d.recon import checkpoint
 from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.field_state import FieldState
@@ -42,6 +43,7 @@ def save(path: Path, state: FieldState, capture: Capture, settings: FieldFitSett
         "box": values.box,
         "occupancy": values.occupancy,
         "levels": [(level.taken, level.nodes, level.is_shifted) for level in values.levels],
+        "bases": None if values.bases is None else [values.bases.centers, values.bases.shapes, values.bases.waves],
         "density": list(values.density),
         "color": list(values.color),
         # Views of one flat array: saved each by itself, or torch would store the whole for each.
@@ -74,6 +76,7 @@ def load(path: Path, capture: Capture, settings: FieldFitSettings) -> FieldState
             decoder=decoder_of(data["decoder"]),
             occupancy=data["occupancy"],
             levels=tuple(LeafLevel(*level) for level in data["levels"]),
+            bases=None if data.get("bases") is None else listed(*data["bases"]),
             **data["numbers"],
         )
         moments = [(mean, square) for mean, square in data["moments"]]

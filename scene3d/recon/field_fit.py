@@ -24,6 +24,7 @@ from scene3d.ops.occupancy import cell_centers, is_occupied, occupied_box
 from scene3d.ops.threads import single_threaded_torch
 from scene3d.recon import field_checkpoint
 from scene3d.recon.field_adam import update
+from scene3d.recon.field_bases import with_bases
 from scene3d.recon.field_box import find_box, given_box, hull_cells
 from scene3d.recon.field_leaves import leaf_nodes, refine, to_leaves
 from scene3d.recon.field_losses import TV_EVERY, add_variation_grads, structure_grad
@@ -228,6 +229,8 @@ class _Run:
         state, settings = self.state, self.settings
         if settings.kind != "trivec":
             state.grow(resolution_of(state.field.box, grid_sizes(settings)[n_due - 1]), settings.step_in_voxels)
+            if settings.kind == "rbf" and n_due == len(settings.grow_at):
+                state.become(with_bases(state.field, settings, state.generator))
             return
         if not state.field.levels:
             state.become(to_leaves(state.field, settings, state.generator))
@@ -238,7 +241,7 @@ class _Run:
         """Find empty cells; the first time, also cut the box to what is left."""
         state = self.state
         cells = find_occupied(state.field, self.settings.keep_cells)
-        if state.n_masks == 0 and not state.field.levels:
+        if state.n_masks == 0 and state.field.kind in ("vm", "cp"):
             old = state.field.box
             state.shrink(occupied_box(cells, old))
             centers = cell_centers((cells.shape[0], cells.shape[1], cells.shape[2]), state.field.box)

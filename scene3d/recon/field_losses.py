@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scene3d.core.fields import BASES
 from scene3d.ops.stochastic_ssim import s3im
 from scene3d.recon.field_state import FieldState
 
@@ -36,9 +37,12 @@ def add_variation_grads(state: FieldState, strength: float) -> None:
     """Add the gradients of strength times the mean squared difference of neighbouring nodes, factor by factor of
     density; all nodes count as reached."""
     n = len(state.field.density)
-    for value, grad, marks in zip(state.field.density, state.grads[:n], state.marks[:n], strict=True):
+    rows = zip(state.field.names, state.field.density, state.grads[:n], state.marks[:n], strict=True)
+    for name, value, grad, marks in rows:
+        if name == BASES:
+            continue
         # Leaves vary along their nodes only; planes along both axes.
-        axes = (0, 1) if state.field.kind == "vm" and value.ndim == 3 else (value.ndim - 2,)
+        axes = (0, 1) if value.ndim == 3 and not state.field.levels else (value.ndim - 2,)
         for axis in axes:
             if value.shape[axis] < 2:
                 continue

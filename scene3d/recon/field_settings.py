@@ -15,8 +15,10 @@ from scene3d.recon.settings import BackgroundName
 
 FieldPresetName = Literal["fast", "balanced", "best"]
 LeavesName = Literal["one", "two", "cover"]
+PlacingName = Literal["kmeans", "even"]
 MAX_VOXELS = 640**3
 MAX_LEAF_NODES = 65
+MAX_BASES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,15 @@ class FieldFitSettings:
         hidden: Width of its hidden layers, a multiple of 16.
         first_voxels: Nodes of the first grid, all in all.
         last_voxels: Nodes of the last grid; of leaves, as many as there would be if they filled the box.
-        grow_at: Fractions of the run at which the grid grows; of trivec, the first makes the leaves.
+        grow_at: Fractions of the run at which the grid grows; of trivec, the first makes the leaves; of rbf,
+            the last makes the bases.
         step_in_voxels: Distance of samples, in voxels of the grid as it is.
         leaves: one = cubes of one size; two = sizes of 1 and 2 added; cover = two shifted lattices, blended.
         leaf_nodes: Of each vector of a leaf in the end.
+        bases: Radial bases of rbf.
+        placing: kmeans = bases where the colours of opaque places change fastest, shaped like their clusters; even =
+            round ones anywhere in occupied cells.
+        waves: Greatest frequency of the sines that make channels of a basis, the least is 1; 0 = no sines.
         mask_at: Fractions of the run at which empty cells are found anew.
         mask_after: Steps before which no cell is called empty: nothing has formed yet.
         keep_cells: Least share of the cells that stay occupied: the mask never empties the scene.
@@ -72,6 +79,9 @@ class FieldFitSettings:
     step_in_voxels: float = 0.5
     leaves: LeavesName = "two"
     leaf_nodes: int = 9
+    bases: int = 12_000
+    placing: PlacingName = "kmeans"
+    waves: float = 8.0
     keep_cells: float = 0.001
     lr_factors: float = 0.02
     lr_decoder: float = 1e-3
@@ -103,8 +113,12 @@ class FieldFitSettings:
             raise ValueError(f"step_in_voxels: expected more than 0 and at most 4, got {self.step_in_voxels}")
         if self.s3im > 0 and self.batch_rays < 16:
             raise ValueError(f"batch_rays: expected at least 16 with s3im, got {self.batch_rays}")
-        if self.kind == "trivec" and not self.grow_at:
-            raise ValueError("grow_at: expected at least one growth, which makes the leaves")
+        if self.kind in ("trivec", "rbf") and not self.grow_at:
+            raise ValueError("grow_at: expected at least one growth, which makes the leaves or the bases")
+        if not 1 <= self.bases <= MAX_BASES:
+            raise ValueError(f"bases: expected 1 to {MAX_BASES}, got {self.bases}")
+        if not (self.waves == 0 or 1 <= self.waves <= 1000):
+            raise ValueError(f"waves: expected 0 or 1 to 1000, got {self.waves}")
         if not 2 <= self.leaf_nodes <= MAX_LEAF_NODES:
             raise ValueError(f"leaf_nodes: expected 2 to {MAX_LEAF_NODES}, got {self.leaf_nodes}")
         if self.time_limit is not None and not self.time_limit > 0:
@@ -120,6 +134,10 @@ def field_preset(name: FieldPresetName, kind: FieldKind, max_steps: int | None =
     ranks = (96, 288) if kind == "cp" else (16, 48)
     if kind == "cp":
         voxels = round(voxels * 4)
+    bases = {"fast": 12_000, "balanced": 20_000, "best": 36_000}[name]
+    if kind == "rbf":
+        # With the bases about as many numbers as vm has.
+        voxels = round(voxels * 0.6)
     if kind == "trivec":
         return _leaf_preset(steps if max_steps is None else max_steps, round(voxels * 1.4))
     return FieldFitSettings(
@@ -128,6 +146,7 @@ def field_preset(name: FieldPresetName, kind: FieldKind, max_steps: int | None =
         density_rank=ranks[0],
         color_rank=ranks[1],
         last_voxels=min(voxels, MAX_VOXELS),
+        bases=bases,
         # TensoRF-CP is held by the product of three lines already.
         l1=1e-5 if kind == "cp" else 8e-5,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scene3d.core.fields import DIRECTION_TERMS, FACTORS, Decoder, Field, FieldKind, decoder_of
+from scene3d.core.fields import BASES, DIRECTION_TERMS, FACTORS, Decoder, Field, FieldKind, decoder_of
 from scene3d.recon.field_leaves import kept_leaves, select_leaves, step_size
 from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.render.field_cpu import empty_marks
@@ -74,7 +74,7 @@ class FieldState:
         names = self.field.names * 2
         sizes = dict(zip("xyz", resolution, strict=True))
         factors = tuple(
-            _resampled(value, tuple(sizes[axis] for axis in reversed(name)))
+            value if name == BASES else _resampled(value, tuple(sizes[axis] for axis in reversed(name)))
             for value, name in zip(self.field.factors(), names, strict=True)
         )
         self.field = replace(
@@ -127,8 +127,8 @@ class FieldState:
 
 
 def first_state(settings: FieldFitSettings, box: Tensor, occupancy: Tensor | None) -> FieldState:
-    """Step 0: small random factors; of planes and lines where leaves are to come."""
-    kind: FieldKind = "vm" if settings.kind == "trivec" else settings.kind
+    """Step 0: small random factors; of planes and lines where leaves or bases are to come."""
+    kind: FieldKind = "cp" if settings.kind == "cp" else "vm"
     generator = torch.Generator().manual_seed(settings.seed)
     resolution = resolution_of(box, settings.first_voxels)
     sizes = dict(zip("xyz", resolution, strict=True))

@@ -33,9 +33,9 @@ from scene3d.recon.presets import fast
 from scene3d.recon.settings import FitSettings, LearningRates, ResolutionSettings
 from scene3d.recon.teacher import Teacher, View
 
-StudentKind = Literal["splats", "vm", "cp", "trivec"]
+StudentKind = Literal["splats", "vm", "cp", "trivec", "rbf"]
 # Steps of a conversion where nothing is said.
-STEPS: dict[str, int] = {"splats": 800, "vm": 600, "cp": 600, "trivec": 600}
+STEPS: dict[str, int] = {"splats": 800, "vm": 600, "cp": 600, "trivec": 600, "rbf": 600}
 # Few steps have to do: they are long at first.
 SPLAT_RATES = LearningRates(means=5e-4, log_scales=2e-2, quats=5e-3, sh0=1e-2, shN=1e-3, decay=0.1)
 MIN_ALPHA = 0.5
@@ -216,8 +216,8 @@ def _field_settings(settings: StudentSettings) -> FieldFitSettings:
         color_rank=ranks[1],
         first_voxels=settings.last_voxels,
         last_voxels=settings.last_voxels,
-        # A field of planes takes the density over; leaves come soon after.
-        grow_at=(0.1, 0.2, 0.3) if kind == "trivec" else (),
+        # A field of planes takes the density over; leaves or bases come soon after.
+        grow_at={"trivec": (0.1, 0.2, 0.3), "rbf": (0.1,)}.get(kind, ()),
         mask_at=(0.0, 0.25, 0.5),
         mask_after=0,
     )

@@ -67,6 +67,8 @@ def choose_backend(backend: str, field: Field) -> str:
         return "cpu" if is_native and field.dtype in (torch.float32, torch.float64) else "reference"
     if backend == "cuda":
         reason = "it needs the CUDA module, and a field in float32 on a CUDA device"
+        if field.bases is not None:
+            reason = "fields with radial bases are rendered by cpu and reference only"
         raise BackendUnavailable("cuda", reason, "Build it (see scene3d doctor), move the field, or choose cpu")
     if backend not in ("cpu", "reference"):
         raise BackendUnavailable(backend, "it renders Gaussians only", "For fields choose cpu or reference")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from scene3d.core.bases import RadialBases
 from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.fields import FIELD_KINDS, LANES, Decoder, Field, decoder_of
@@ -51,6 +52,8 @@ class NativeField:
         if field.levels:
             grids = [level.numbers() for level in field.levels]
             self._native.set_levels(grids, [v.nodes for v in field.levels], [v.is_shifted for v in field.levels])
+        if field.bases is not None:
+            _set_bases(self._native, field, field.bases)
         self._native.set_box(*field.box.double().tolist())
         self._native.set_values([value.detach().contiguous() for value in field.factors()])
         words, coarse, size = None, None, [1, 1, 1]
@@ -162,6 +165,13 @@ def decode(decoder: Decoder, features: Tensor, opacity: Tensor, directions: Tens
 def _sizes(field: Field) -> list[int]:
     """Nodes along x, y, z; with 2 native code has positions from 0 to 1, which is what leaves want."""
     return [2, 2, 2] if field.levels else list(field.resolution)
+
+
+def _set_bases(native: Any, field: Field, bases: RadialBases) -> None:
+    numbers = torch.cat([bases.centers, bases.shapes], dim=1).contiguous()
+    waves = [bases.frequencies(rank).contiguous() for rank in field.ranks]
+    cells = list(reversed(bases.cells))
+    native.set_bases([numbers, *waves], bases.waves[1] > 0, cells, bases.starts, bases.items)
 
 
 def _class(name: str, dtype: torch.dtype) -> Any:

@@ -18,8 +18,11 @@ from scene3d.render.field_march import USUAL, MarchSettings, RaySums
 
 
 def takes(field: Field) -> bool:
-    """Whether the CUDA module is there, the field on its device, in float32, and its features not too many."""
-    return cuda_call.takes(*field.factors()) and field.n_features <= cuda_call.module.MAX_FEATURES
+    """Whether the CUDA module is there and knows the kind, the field on its device, in float32, of not too many
+    features."""
+    return (
+        field.bases is None and cuda_call.takes(*field.factors()) and field.n_features <= cuda_call.module.MAX_FEATURES
+    )
 
 
 def march(

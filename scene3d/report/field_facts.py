@@ -20,6 +20,7 @@ class FieldFacts:
         nodes: Along x, y, z.
         box: Least and greatest corner, world.
         leaves: Number and nodes along an edge of the leaves of each level; of trivec only.
+        bases: Radial bases; of rbf only.
         ranks: Of each mode, for density and for colour.
         n_numbers: Parameters: factors, basis and network.
         n_decoder_numbers: Those of basis and network.
@@ -33,6 +34,7 @@ class FieldFacts:
     kind: str
     nodes: tuple[int, int, int]
     leaves: list[tuple[int, int]]
+    bases: int
     box: list[list[float]]
     ranks: tuple[int, int]
     n_numbers: int
@@ -55,6 +57,7 @@ def field_facts(scene: Scene, size_bytes: int) -> FieldFacts:
         kind=field.kind,
         nodes=field.resolution,
         leaves=[(level.n_leaves, level.nodes) for level in field.levels],
+        bases=0 if field.bases is None else len(field.bases),
         box=field.box.tolist(),
         ranks=field.ranks,
         n_numbers=field.n_numbers,
@@ -77,6 +80,7 @@ def field_text(facts: FieldFacts) -> str:
         f"size        {size_text(facts.size_bytes)}",
         f"field       {facts.kind}, {'x'.join(str(n) for n in facts.nodes)} nodes",
         *(f"leaves      {count:,} of {nodes}x{nodes}x{nodes} nodes" for count, nodes in facts.leaves),
+        *([f"bases       {facts.bases:,}, radial"] if facts.bases else []),
         f"ranks       {facts.ranks[0]} for density, {facts.ranks[1]} for colour",
         f"numbers     {facts.n_numbers:,}, of which {facts.n_decoder_numbers:,} in the decoder",
         f"box         {box}",

@@ -38,9 +38,9 @@ class Config:
     do: tyro.conf.UseAppendAction[tuple[Annotated[str, tyro.conf.arg(metavar='"EDIT"')], ...]] = ()
     """An edit; give it several times, for instance: --do "rotate 180 0 0" --do "crop-sphere 0 0 0 3"."""
 
-    to: Literal["splats", "vm", "cp", "trivec"] | None = None
+    to: Literal["splats", "vm", "cp", "trivec", "rbf"] | None = None
     """Kind of scene to make, learned from renders of this one: splats, or a field of planes and lines (vm), of lines
-    only (cp) or of leaves (trivec)."""
+    only (cp), of leaves (trivec) or of planes, lines and radial bases (rbf)."""
     learn: KindOptions = dataclasses.field(default_factory=KindOptions)
     """Options of --to."""
 

@@ -1,4 +1,4 @@
-"""The part of `scene3d convert` that turns scenes and meshes into another kind: --to splats, vm, cp, trivec."""
+"""The part of `scene3d convert` that turns scenes and meshes into another kind: --to splats, vm, cp, trivec, rbf."""
 
 from __future__ import annotations
 

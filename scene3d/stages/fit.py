@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 # Part of the run in which masks are learnt before a codec takes over.
 MASKED_BEFORE_CODEC = 0.15
-SceneKind = Literal["gaussians", "vm", "cp", "trivec"]
+SceneKind = Literal["gaussians", "vm", "cp", "trivec", "rbf"]
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class Config:
     """Folder for scene.ply (scene.s3d of a field), checkpoint.pt, config.json, log.jsonl and stats/."""
     kind: SceneKind = "gaussians"
     """gaussians = splats, fast to render; vm = field of planes and lines (TensoRF), cp = of lines only, small, trivec =
-    of small leaves around the surfaces."""
+    of small leaves around the surfaces, rbf = of planes, lines and radial bases where colours change (NeuRBF)."""
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
-    """Options of --kind vm, cp and trivec."""
+    """Options of --kind vm, cp, trivec and rbf."""
     preset: PresetName = "balanced"
     """fast = a minute or less, balanced = minutes, best = as good as it gets; for small photos on a CPU."""
     max_steps: int | None = None

@@ -1,4 +1,4 @@
-"""The part of `scene3d fit` that fits radiance fields: --kind vm, cp, trivec."""
+"""The part of `scene3d fit` that fits radiance fields: --kind vm, cp, trivec, rbf."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scene3d.io.camera_path import CAMERAS_NAME, cameras_json
 from scene3d.io.registry import FIELD_FILE, write_scene
 from scene3d.recon import field_checkpoint, fit_files
 from scene3d.recon.field_fit import FieldFitResult, FieldHooks, fit_field
-from scene3d.recon.field_settings import FieldFitSettings, LeavesName, field_preset
+from scene3d.recon.field_settings import FieldFitSettings, LeavesName, PlacingName, field_preset
 from scene3d.recon.presets import PresetName
 from scene3d.render.surround import up_axis
 
@@ -40,6 +40,13 @@ class FieldConfig:
     """trivec: one = cubes of one size, two = of two sizes, added, cover = two shifted lattices, blended: no seams."""
     leaf_nodes: int | None = None
     """trivec: nodes of each vector of a leaf. More make fewer, larger leaves."""
+    bases: int | None = None
+    """rbf: radial bases. More are sharper, slower and larger: each is 73 numbers with the ranks of the presets."""
+    placing: PlacingName | None = None
+    """rbf: kmeans = bases where the colours of opaque places change fastest, shaped like what is there; even = round
+    ones anywhere around matter."""
+    waves: float | None = None
+    """rbf: greatest frequency of the sines that give a basis its channels, 1 to 1000; 0 = no sines."""
     density_rank: int | None = None
     """Ranks of each mode of density, a multiple of 16."""
     color_rank: int | None = None
@@ -64,7 +71,7 @@ SPLAT_OPTIONS = (
     *("memory_limit", "compact", "small", "mask_weight"),
 )
 
-LEAF_OPTIONS = ("leaves", "leaf_nodes")
+OWN_OPTIONS = {"trivec": ("leaves", "leaf_nodes"), "rbf": ("bases", "placing", "waves")}
 
 
 @dataclass(frozen=True)
@@ -140,10 +147,11 @@ def field_settings(order: Order) -> FieldFitSettings:
     common = dict(order.common)
     preset = field_preset(order.preset, order.kind, common.pop("max_steps", None))
     given = {name: value for name, value in asdict(order.field).items() if value is not None}
-    strange = [name for name in LEAF_OPTIONS if name in given and order.kind != "trivec"]
-    if strange:
-        flags = ", ".join(f"--field.{name.replace('_', '-')}" for name in strange)
-        raise ValueError(f"{flags}: only --kind trivec knows it, got {order.kind}")
+    for kind, names in OWN_OPTIONS.items():
+        strange = [name for name in names if name in given and order.kind != kind]
+        if strange:
+            flags = ", ".join(f"--field.{name.replace('_', '-')}" for name in strange)
+            raise ValueError(f"{flags}: only --kind {kind} knows it, got {order.kind}")
     if "last_voxels" in given:
         given["first_voxels"] = min(preset.first_voxels, given["last_voxels"])
     return replace(preset, **common, **given)
