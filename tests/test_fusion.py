@@ -8,9 +8,10 @@ from mesh_shapes import dense_grid, ring_cameras, sphere_field
 
 from scene3d.core.cameras import Cameras
 from scene3d.meshing.block_grid import extract_surface
-from scene3d.meshing.consistency import ConsistencySettings, keep_consistent, neighbor_views
+from scene3d.meshing.consistency import ConsistencySettings, keep_consistent
 from scene3d.meshing.depth_views import ViewSettings, depth_image
 from scene3d.meshing.fusion import DepthImage, FusionSettings, fuse, suggest_voxel_size
+from scene3d.ops.agreement import neighbor_views
 from scene3d.ops.triangles import view_mesh
 
 VOXEL = 0.06

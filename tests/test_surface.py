@@ -164,7 +164,7 @@ def test_neighbours_look_the_same_way():
 def test_fitting_on_surfaces_flattens_splats_and_is_reproducible():
     scene = tiny_scene()
     capture = tiny_capture(scene)
-    settings = FitSettings(max_steps=24, surface=True, sh_degree=0)
+    settings = FitSettings(max_steps=24, surface=True, surface_method="pgsr", sh_degree=0)
     early = SurfaceSettings(normals_from=0.2, pairs_from=0.4, n_pixels=100)
     first = scene.splats().to(dtype=torch.float32)
 

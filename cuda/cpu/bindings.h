@@ -19,6 +19,7 @@ void bind_knn(nb::module_& m);
 void bind_noise(nb::module_& m);
 void bind_mesh(nb::module_& m);
 void bind_surface(nb::module_& m);
+void bind_stereo(nb::module_& m);
 void bind_grid_sort(nb::module_& m);
 void bind_octree(nb::module_& m);
 void bind_planes(nb::module_& m);

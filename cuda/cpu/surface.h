@@ -1,9 +1,10 @@
-// Surfaces from Gaussians on the CPU: the opacity of places as views see them, and flat Gaussians met by rays. The
-// loops exist once per instruction set, as a table of functions.
+// Surfaces on the CPU: the opacity of places as views see them, flat Gaussians met by rays, planes by stereo. The loops
+// exist once per instruction set, as a table of functions.
 #pragma once
 #include <cstdint>
 
 #include "cpu/raster_call.h"
+#include "cpu/stereo.h"
 #include "cpu/surfels.h"
 #include "math/ray_gaussian.h"
 
@@ -28,6 +29,7 @@ struct SurfelTable {
 
 struct SurfaceKernels {
   void (*opacity_tile)(const OpacityTile& tile);
+  void (*stereo_row)(const StereoCall& call, int y);
   SurfelTable<float> f32;
   SurfelTable<double> f64;  // of the scalar level only
 };

@@ -1,4 +1,4 @@
-"""Consistency: depths that other views confirm. Floaters and guesses behind windows are seen through by others."""
+"""Consistency: only depths that other views confirm go into a surface."""
 
 from __future__ import annotations
 
@@ -6,16 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from scene3d.core.cameras import Cameras
-from scene3d.core.errors import BackendUnavailable
 from scene3d.meshing.fusion import DepthImage
-
-try:
-    from scene3d import _cpu
-except ImportError:
-    _cpu = None  # type: ignore[assignment]
+from scene3d.ops.agreement import ask_views, neighbor_views
 
 
 @dataclass(frozen=True)
@@ -51,31 +45,12 @@ def keep_consistent(
     """
     if settings.min_agree == 0 or len(images) < 2:
         return tuple(images)
-    if _cpu is None:
-        raise BackendUnavailable("cpu", "the native module is not built", "Install with its native code: pip install .")
     nearest = neighbor_views(cameras, settings.n_neighbors)
     depths = [torch.where(image.is_known(), image.depth, 0.0).contiguous() for image in images]
-    viewmats, Ks = cameras.viewmats.double().contiguous(), cameras.Ks.double().contiguous()
     result = []
     for i, image in enumerate(images):
-        agree, against = (torch.zeros(image.depth.shape, dtype=torch.int32) for _ in range(2))
-        for j in nearest[i].tolist():
-            _cpu.ask_view(
-                viewmats[i], Ks[i], depths[i], viewmats[j], Ks[j], depths[j], settings.tolerance, agree, against
-            )
+        agree, against = ask_views(depths, cameras, i, nearest[i].tolist(), settings.tolerance)
         believed = (agree >= min(settings.min_agree, len(nearest[i]))) & (agree > against)
         result.append(DepthImage(torch.where(believed, depths[i], 0.0), torch.where(believed, image.weight, 0.0)))
         on_view()
     return tuple(result)
-
-
-def neighbor_views(cameras: Cameras, n: int) -> Tensor:
-    """The nearest other views of every view, by distance and direction of sight. [C, min(n, C - 1)] int64"""
-    centers = cameras.centers().double()
-    forwards = cameras.viewmats[:, 2, :3].double()
-    distances = torch.cdist(centers, centers)
-    spread = distances[distances > 0].median() if bool((distances > 0).any()) else torch.tensor(1.0)
-    turned = 1 - (forwards @ forwards.T).clamp(-1, 1)
-    cost = distances / spread + 2 * turned
-    cost.fill_diagonal_(torch.inf)
-    return cost.topk(min(n, len(cameras) - 1), dim=1, largest=False).indices

@@ -16,10 +16,11 @@ from scene3d.meshing.fusion import DepthImage
 from scene3d.render.planes import render_planes
 from scene3d.render.ray_planes import render_ray_planes
 from scene3d.render.scene_view import render_scene
+from scene3d.render.surfels import as_discs, rasterize_surfels
 from scene3d.render.surround import Surround
 from scene3d.render.types import RasterSettings, Render
 
-DepthKind = Literal["auto", "median", "expected", "plane", "ray"]
+DepthKind = Literal["auto", "median", "expected", "disc", "plane", "ray"]
 
 # Surfaces seen at a flatter angle than 80 degrees have depths that say little; at silhouettes there is no surface.
 MIN_COSINE = math.cos(math.radians(80))
@@ -35,9 +36,10 @@ class ViewSettings:
     """How views are rendered.
 
     Attributes:
-        depth: median = where half of the light is stopped; expected = mean depth of what stops it; plane =
-            where rays meet the blended planes of flat splats; ray = mean depth of planes through round splats; auto =
-            plane for flat splats, median for others, expected for radiance fields.
+        depth: median = where half of the light is stopped; expected = mean depth of what stops it; disc = median
+            where rays meet flat splats themselves; plane = where rays meet the blended planes of flat splats; ray =
+            mean depth of planes through round splats; auto = disc for flat splats, median for others, expected for
+            radiance fields.
         min_alpha: Pixels less opaque show no surface.
         far: Farther surfaces are left out, scene units.
         backend: Of the rasterizer.
@@ -88,8 +90,8 @@ def render_views(
     for i in range(len(cameras)):
         view = cameras.select([i])
         render = render_scene(scene, view, raster, settings.backend)
-        depth = _chosen_depth(scene, view, raster, render, settings)
-        depths.append(depth_image(depth.float().cpu(), render.alpha[0, ..., 0].cpu(), view, settings))
+        depth, alpha = _chosen_depth(scene, view, raster, render, settings)
+        depths.append(depth_image(depth.float().cpu(), alpha.cpu(), view, settings))
         pictures.append((render.rgb[0].nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8).cpu())
         on_view()
     return SurfaceViews(cameras, tuple(depths), tuple(pictures))
@@ -102,7 +104,7 @@ def resolve_depth(scene: Scene, kind: DepthKind) -> DepthKind:
         ValueError: a kind that only splats have was asked of a radiance field.
     """
     is_splats = "splats" in scene.capabilities
-    if kind in ("median", "plane", "ray") and not is_splats:
+    if kind in ("median", "disc", "plane", "ray") and not is_splats:
         raise ValueError(f"depth: expected auto or expected for a radiance field, got {kind}")
     if kind != "auto":
         return kind
@@ -111,22 +113,29 @@ def resolve_depth(scene: Scene, kind: DepthKind) -> DepthKind:
     axes = scene.splats().log_scales.sort(dim=1).values
     # Plain fits have a few flat splats among round ones, surface fits hardly anything else.
     is_flat = len(axes) > 0 and float((axes[:, 0] - axes[:, 1]).median()) < math.log(FLAT_RATIO)
-    return "plane" if is_flat else "median"
+    return "disc" if is_flat else "median"
 
 
 def _chosen_depth(
     scene: Scene, view: Cameras, raster: RasterSettings, render: Render, settings: ViewSettings
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """Depth and opacity, each [H, W]."""
+    alpha = render.alpha[0, ..., 0]
+    if settings.depth == "disc":
+        discs = as_discs(scene.splats().to("cpu", torch.float32))
+        seen = rasterize_surfels(discs, view.to(dtype=torch.float32), raster, 1.0, settings.backend).render
+        assert seen.median_depth is not None
+        return seen.median_depth[0, ..., 0], seen.alpha[0, ..., 0]
     if settings.depth in ("plane", "ray"):
         splats = scene.splats()
         camera = view.to(splats.device, splats.dtype)
         if settings.depth == "ray":
-            return render_ray_planes(splats, camera, raster, settings.backend).depth
+            return render_ray_planes(splats, camera, raster, settings.backend).depth, alpha
         assert render.normals is not None
-        return render_planes(splats, camera, raster, settings.backend, render.normals[0]).depth
+        return render_planes(splats, camera, raster, settings.backend, render.normals[0]).depth, alpha
     depth = render.depth if settings.depth == "expected" else render.median_depth
     assert depth is not None
-    return depth[0, ..., 0]
+    return depth[0, ..., 0], alpha
 
 
 def depth_image(depth: Tensor, alpha: Tensor, camera: Cameras, settings: ViewSettings) -> DepthImage:

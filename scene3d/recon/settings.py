@@ -11,7 +11,7 @@ from typing import Literal
 BackgroundName = Literal["auto", "black", "white", "random"]
 StrategyName = Literal["default", "mcmc"]
 ExposureName = Literal["none", "gain", "affine"]
-SurfaceName = Literal["pgsr", "2dgs", "rade"]
+SurfaceName = Literal["stereo", "pgsr", "2dgs", "rade"]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class FitSettings:
     pose_opt: bool = False
     pose_lr: float = 1e-5
     surface: bool = False
-    surface_method: SurfaceName = "pgsr"
+    surface_method: SurfaceName = "stereo"
     influence: str = ""
     backend: str = "auto"
     lrs: LearningRates = field(default_factory=LearningRates)

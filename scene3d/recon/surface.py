@@ -1,4 +1,6 @@
-"""Surface: what pulls Gaussians onto surfaces while they are fitted, in one of three manners.
+"""Surface: what pulls Gaussians onto surfaces while they are fitted, in one of four manners.
+
+stereo (see recon.stereo_pull): flat Gaussians drawn to what stereo sees before the fit begins.
 
 pgsr (Chen et al. 2024), the most exact, several times slower than a plain fit:
 - flat: the shortest axis shrinks, a Gaussian becomes a disc;
@@ -13,6 +15,7 @@ rade (Zhang et al. 2024): plain Gaussians with a plane of depth each, whose norm
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +28,8 @@ from scene3d.core.gaussians import Gaussians
 from scene3d.recon.descent import Objective
 from scene3d.recon.scene_frame import scene_extent
 from scene3d.recon.settings import FitSettings, SurfaceName
+from scene3d.recon.stereo import match_views
+from scene3d.recon.stereo_pull import StereoPull, place_gaussians
 from scene3d.recon.view_pairs import PairLosses, neighbor_table, pair_losses
 from scene3d.render.planes import MIN_ALPHA, Planes, depth_normals, render_planes
 from scene3d.render.ray_planes import render_ray_planes
@@ -93,6 +98,17 @@ class SurfaceTerms:
             return Objective(penalty=self.ray_plane_penalty)
         return Objective(penalty=self.penalty, with_normals=True)
 
+    def stereo_penalty(self, pull: StereoPull) -> Objective:
+        """As a fit takes it, for Gaussians that stereo draws."""
+
+        def penalty(gaussians: Gaussians, render: Render, view: int, fraction: float) -> Tensor | None:
+            if fraction >= pull.settings.until:
+                return None
+            visible = render.stats.radii[0] > 0
+            return self._flatness(gaussians, visible) + pull.penalty(gaussians, visible, view)
+
+        return Objective(penalty=penalty)
+
     def surfel_penalty(self, gaussians: Gaussians, render: Render, view: int, fraction: float) -> Tensor | None:
         """Distortion and normals of discs met by rays, for one training photo."""
         assert self._surfels is not None
@@ -129,9 +145,7 @@ class SurfaceTerms:
     def penalty(self, gaussians: Gaussians, render: Render, view: int, fraction: float) -> Tensor:
         """The weighted sum of all terms that count by now, for one training photo."""
         surface = self._surface
-        visible = render.stats.radii[0] > 0
-        shortest = gaussians.log_scales.amin(dim=1).exp()
-        total = surface.flat * (shortest * visible).sum() / visible.sum().clamp_min(1) / self._extent
+        total = self._flatness(gaussians, render.stats.radii[0] > 0)
         if fraction < surface.normals_from:
             return total
         assert render.normals is not None
@@ -144,6 +158,10 @@ class SurfaceTerms:
             return total
         pair = self._pair(gaussians, planes, view, fraction, (width, height))
         return total + surface.geometry * pair.geometry + surface.photos * pair.photos
+
+    def _flatness(self, gaussians: Gaussians, visible: Tensor) -> Tensor:
+        shortest = gaussians.log_scales.amin(dim=1).exp()
+        return self._surface.flat * (shortest * visible).sum() / visible.sum().clamp_min(1) / self._extent
 
     def _pair(
         self, gaussians: Gaussians, planes: Planes, view: int, fraction: float, size: tuple[int, int]
@@ -182,6 +200,28 @@ class SurfaceTerms:
         if tuple(grey.shape) == (height, width):
             return grey
         return torch.nn.functional.interpolate(grey[None, None], (height, width), mode="area")[0, 0]
+
+
+def begin_on_surfaces(
+    capture: Capture, first: Gaussians, settings: FitSettings, on_view: Callable[[], None] = lambda: None
+) -> tuple[Gaussians, Objective]:
+    """The Gaussians to begin with, and what a fit adds to its loss.
+
+    Args:
+        capture: Photos and cameras.
+        first: Those that a plain fit begins with.
+        settings: Of the fit.
+        on_view: Called as stereo goes on, twice for every training photo.
+
+    Raises:
+        CaptureError: poses are to be refined too.
+    """
+    if settings.surface_method != "stereo":
+        return lay_flat(first, settings.surface_method), surface_objective(capture, settings)
+    terms = SurfaceTerms(capture, settings, SurfaceSettings())
+    views = match_views(capture, first.means, on_view)
+    placed = place_gaussians(views, capture, first, settings.strategy.cap_max, settings.seed)
+    return placed, terms.stereo_penalty(StereoPull(views))
 
 
 def surface_objective(capture: Capture, settings: FitSettings, surface: SurfaceSettings | None = None) -> Objective:

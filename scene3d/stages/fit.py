@@ -16,7 +16,7 @@ from scene3d.compress.aware_settings import AwareSettings
 from scene3d.core.capture import Capture
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.interrupt import stop_requests
-from scene3d.core.progress import duration_text
+from scene3d.core.progress import Progress, duration_text
 from scene3d.core.push import Influence, one_after_another
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.atomic import write_text
@@ -29,6 +29,7 @@ from scene3d.ops import cuda_call
 from scene3d.ops.memory_limit import memory_limit, set_memory_limit
 from scene3d.ops.threads import set_threads
 from scene3d.recon import checkpoint, fit_files, triangulate
+from scene3d.recon.descent import Objective
 from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.fit import FitResult, Hooks, fit
 from scene3d.recon.forecast import check_memory, forecast, measure_cost
@@ -37,7 +38,7 @@ from scene3d.recon.mask_prune import MaskPruning, MaskSettings
 from scene3d.recon.pose_progress import StepProgress
 from scene3d.recon.presets import MAX_SIZES, PresetName, for_codec, preset_settings
 from scene3d.recon.settings import BackgroundName, ExposureName, FitSettings, SurfaceName
-from scene3d.recon.surface import lay_flat, surface_objective
+from scene3d.recon.surface import begin_on_surfaces
 from scene3d.recon.validate import Validation
 from scene3d.render import backends
 from scene3d.render.surround import up_axis
@@ -118,9 +119,10 @@ class Config:
     """Behind the scene. auto = random colours where photos have alpha, else black."""
     surface: bool = False
     """Pull splats onto surfaces, for meshes. Takes longer."""
-    surface_method: SurfaceName = "pgsr"
-    """surface: pgsr = flat splats whose normals, depths and photos agree between views, most exact, several times
-    slower. 2dgs = discs met by rays, drawn together along them. rade = plain splats with a plane of depth each."""
+    surface_method: SurfaceName = "stereo"
+    """surface: stereo = flat splats that begin and stay on what stereo of the photos sees, most exact. pgsr = flat
+    splats whose normals, depths and photos agree between views, several times slower. 2dgs = discs met by rays, drawn
+    together along them. rade = plain splats with a plane of depth each."""
     mask_weight: float | None = None
     """Prune by masks that are learnt (MaskGaussian) in the second half of the run: weight of the squared share of
     splats kept. 0.02 removes what photos hardly show, larger values more."""
@@ -190,8 +192,9 @@ def run(config: Config) -> None:
     aware = _aware(config, capture, settings, info)
     first = _first_gaussians(config, capture)
     _check_memory(capture, len(first), settings)
+    objective = None
     if settings.surface:
-        first = lay_flat(first, settings.surface_method)
+        first, objective = _begin_on_surfaces(capture, first, settings)
     path = config.out / "checkpoint.pt"
     resumes = config.resume and path.exists()
     done = checkpoint.load(path, capture, settings).step if resumes else 0
@@ -205,7 +208,7 @@ def run(config: Config) -> None:
             should_stop,
             path,
             config.resume,
-            objective=surface_objective(capture, settings) if settings.surface else None,
+            objective=objective,
             influence=_influence(config, aware),
             show=_view(config, capture, first).show if config.view else Hooks.show,
         )
@@ -223,6 +226,13 @@ def run(config: Config) -> None:
         return
     write_scene(Scene(result.gaussians, info), config.out / SPLATS_FILE)
     print(_summary(result, result.validation, f"{len(result.gaussians):,} Gaussians", config.out / SPLATS_FILE))
+
+
+def _begin_on_surfaces(capture: Capture, first: Gaussians, settings: FitSettings) -> tuple[Gaussians, Objective]:
+    if settings.surface_method != "stereo":
+        return begin_on_surfaces(capture, first, settings)
+    with Progress(2 * len(capture.train), "stereo") as progress:
+        return begin_on_surfaces(capture, first, settings, progress.advance)
 
 
 def _refuse_other_backends(config: Config) -> None:
@@ -286,7 +296,7 @@ def fit_settings(config: Config, capture: Capture) -> FitSettings:
     more = ("surface", "surface_method", "s3im", "eval_steps", "checkpoint_every", "seed", "backend")
     if config.mask_weight is not None:
         if config.surface and config.surface_method == "2dgs":
-            raise ValueError("mask_weight: the discs of --surface-method 2dgs take no masks. Use pgsr or rade")
+            raise ValueError("mask_weight: the discs of --surface-method 2dgs take no masks. Use stereo, pgsr or rade")
         # Once masks are there, the number of Gaussians may only fall.
         begin = _mask_settings(config).start
         preset = replace(preset, influence=f"{_mask_settings(config)} {preset.influence}")

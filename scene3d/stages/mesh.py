@@ -55,8 +55,9 @@ class Config:
     have lost half of their light, on a lattice. tetrahedra = the same between points of the splats, for thin parts.
     poisson = a smooth surface through that of tsdf. flexicubes = few triangles fitted to that of tsdf, edges kept."""
     depth: DepthKind = "auto"
-    """median = where half of the light is stopped; expected = the mean, smoother, wrong at edges; plane = along flat
-    splats, for scenes of fit --surface; ray = the mean of planes through round splats. auto = what suits."""
+    """median = where half of the light is stopped; expected = the mean, smoother, wrong at edges; disc = where rays
+    meet flat splats, for scenes of fit --surface; plane = the mean of their planes; ray = the same through round ones.
+    auto = what suits."""
     voxel_size: float | None = None
     """Scene units. Default: 1.6 pixels. Smaller keeps more detail and more noise."""
     resolution: int = 96

@@ -1,0 +1,62 @@
+// Conversions for stereo.
+#include <nanobind/stl/vector.h>
+
+#include <vector>
+
+#include "cpu/bindings.h"
+#include "cpu/stereo.h"
+
+namespace scene3d {
+namespace {
+
+using Grey = Array<const uint8_t, nb::ndim<2>>;
+using Matrix = Array<const double, nb::shape<4, 4>>;
+using Intrinsics = Array<const double, nb::shape<3, 3>>;
+
+// A photo, and the arrays that it points to.
+struct PhotoArrays {
+  Grey grey;
+  Matrix cam_from_world;
+  StereoPhoto photo;
+};
+
+PhotoArrays photo_of(const Grey& grey, const Intrinsics& K, const Matrix& cam_from_world) {
+  if (grey.shape(0) < 4 || grey.shape(1) < 4 || grey.shape(0) > 1 << 15 || grey.shape(1) > 1 << 15)
+    throw nb::value_error("grey: expected 4 to 32768 pixels a side");
+  const double* k = K.data();
+  const StereoPhoto photo = {
+      grey.data(),          static_cast<int>(grey.shape(1)), static_cast<int>(grey.shape(0)), k[0], k[4], k[2], k[5],
+      cam_from_world.data()};
+  return {grey, cam_from_world, photo};
+}
+
+}  // namespace
+
+void bind_stereo(nb::module_& m) {
+  nb::class_<PhotoArrays>(m, "StereoPhoto")
+      .def(
+          "__init__",
+          [](PhotoArrays* self, Grey grey, Intrinsics K, Matrix cam_from_world) {
+            new (self) PhotoArrays(photo_of(grey, K, cam_from_world));
+          },
+          nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert());
+  m.def(
+      "match_planes",
+      [](const PhotoArrays& arrays, const std::vector<const PhotoArrays*>& others, int n_rounds, float spread,
+         float tilt, uint32_t seed, Array<float, nb::shape<3, -1, -1>> planes, Array<float, nb::ndim<2>> costs) {
+        const StereoPhoto& photo = arrays.photo;
+        const size_t height = static_cast<size_t>(photo.height), width = static_cast<size_t>(photo.width);
+        if (planes.shape(1) != height || planes.shape(2) != width || costs.shape(0) != height ||
+            costs.shape(1) != width)
+          throw nb::value_error("planes, costs: expected the size of the photo");
+        if (others.size() > static_cast<size_t>(kMaxStereoOthers)) throw nb::value_error("others: expected at most 8");
+        std::vector<StereoPhoto> all;
+        for (const PhotoArrays* other : others) all.push_back(other->photo);
+        nb::gil_scoped_release release;
+        match_planes(photo, all.data(), static_cast<int>(all.size()), {n_rounds, spread, tilt, seed}, planes.data(),
+                     costs.data());
+      },
+      nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().noconvert(), nb::arg().noconvert());
+}
+
+}  // namespace scene3d
