@@ -42,15 +42,20 @@ CAPABILITIES = {
 }
 
 
+def kept_degree(scene: Scene, path: Path) -> int:
+    """Degree of the spherical harmonics that the format of `path` keeps of the scene."""
+    holds = _capability(path)
+    degree = scene.splats().sh_degree
+    return degree if holds is None else min(holds.sh_degree, degree)
+
+
 def losses(scene: Scene, path: Path) -> tuple[str, ...]:
     """What of `scene` the format of `path` has no place for, in words; rounding is not among it."""
-    name = path.name.lower()
-    suffix = next((suffix for suffix in CAPABILITIES if name.endswith(suffix)), None)
-    if suffix is None:
+    holds = _capability(path)
+    if holds is None:
         return ()
-    holds, info, lost = CAPABILITIES[suffix], scene.info, []
-    degree = scene.splats().sh_degree
-    n_dropped = 3 * (SH_COUNTS[degree] - SH_COUNTS[min(holds.sh_degree, degree)])
+    info, lost = scene.info, []
+    n_dropped = 3 * (SH_COUNTS[scene.splats().sh_degree] - SH_COUNTS[kept_degree(scene, path)])
     if n_dropped:
         above = f" above degree {holds.sh_degree}" if holds.sh_degree else ""
         lost.append(f"spherical harmonics{above} ({n_dropped} coefficients of each Gaussian dropped)")
@@ -60,3 +65,8 @@ def losses(scene: Scene, path: Path) -> tuple[str, ...]:
     if facts and not holds.facts:
         lost.append(f"the {' and '.join(facts)}")
     return tuple(lost)
+
+
+def _capability(path: Path) -> Capability | None:
+    name = path.name.lower()
+    return next((holds for suffix, holds in CAPABILITIES.items() if name.endswith(suffix)), None)

@@ -14,6 +14,7 @@ import tyro
 from scene3d.core.scene import Scene
 from scene3d.io.atomic import write_text
 from scene3d.io.camera_path import views_of
+from scene3d.io.capabilities import kept_degree
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import check_scene_suffix, read_scene, scene_size, write_scene
 from scene3d.page.build import PageSettings, build_page
@@ -54,7 +55,8 @@ def run(config: Config) -> None:
         write_scene(scene, config.out)
     size, n = scene_size(config.out), scene.n_gaussians
     each = f", {size / n:.1f} bytes each" if n and not is_page else ""
-    print(f"{n:,} Gaussians, spherical harmonics of degree {scene.splats().sh_degree} -> {config.out}")
+    degree = scene.splats().sh_degree if is_page else kept_degree(scene, config.out)
+    print(f"{n:,} Gaussians, spherical harmonics of degree {degree} -> {config.out}")
     print(f"{size_text(scene_size(config.scene))} -> {size_text(size)}{each}")
 
 
