@@ -157,7 +157,7 @@ static void surfel_run_backward(const SurfelTile<T>& tile, const Run<T>& run, co
     V v_weight = up.alpha + up.depth * hit.z;
     for (int c = 0; c < 3; c++) {
       v_weight += up.rgb[c] * V(g.rgb[c]) + up.normal[c] * V(g.normal[c]);
-      sums[kSumRgb + c] += weight * up.rgb[c], sums[kSumNormal + c] += weight * up.normal[c];
+      sums[kDiscRgb + c] += weight * up.rgb[c], sums[kDiscNormal + c] += weight * up.normal[c];
     }
     v_weight += up.distortion * (from * (from * up.gathered - V(T(2)) * up.first) + up.second);
     up.behind -= weight * v_weight;
@@ -167,7 +167,7 @@ static void surfel_run_backward(const SurfelTile<T>& tile, const Run<T>& run, co
     const V v_m = V(T(2)) * up.distortion * weight * (from * up.gathered - up.first);
     // dm/dz = unit / z^2 = -m / z
     const V v_z = weight * up.depth - v_m * m / hit.z;
-    sums[kSumOpacity] += v_alpha * bell;
+    sums[kDiscOpacity] += v_alpha * bell;
     meet_vjp(call.view, g, hit, run.x, run.y, V(T(-0.5)) * v_alpha * V(g.opacity) * bell, v_z, sums);
     light = light - weight;
     if (call.cutoff && !any(light >= V(T(kMinTransmittance)))) break;

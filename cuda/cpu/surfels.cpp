@@ -40,15 +40,7 @@ bool find_box(const SurfelCall<T>& call, int64_t i, const Surfel<T>& g, T* low, 
     low[0] = low[1] = T(0), high[0] = static_cast<T>(call.width), high[1] = static_cast<T>(call.height);
     return true;
   }
-  const T reach = T(2) * std::log(g.opacity / T(kMinAlpha));
-  if (!(reach > 0)) return false;
-  T middle[2], half[2];
-  if (!surfel_box(call.view, call.matrices + 9 * i, reach, middle, half)) return false;
-  const T centre[2] = {g.x * call.view.fx + call.view.cx, g.y * call.view.fy + call.view.cy}, blur = std::sqrt(reach / 2);
-  for (int k = 0; k < 2; k++) {
-    low[k] = std::min(middle[k] - half[k], centre[k] - blur), high[k] = std::max(middle[k] + half[k], centre[k] + blur);
-    if (!is_finite(low[k] + high[k])) return false;
-  }
+  if (!surfel_bounds(call.view, call.matrices + 9 * i, g, low, high)) return false;
   return high[0] > 0 && high[1] > 0 && low[0] < static_cast<T>(call.width) && low[1] < static_cast<T>(call.height);
 }
 
@@ -115,8 +107,8 @@ void surfels_backward(const SurfelCall<T>& call, const SurfelState<T>& state, co
       for (int k = 0; k < 9; k++) v_matrix[k] = 0;
       if (first[static_cast<size_t>(i)] < first[static_cast<size_t>(i) + 1])
         make_surfel_vjp(call.matrices + 9 * i, state.surfels[static_cast<size_t>(i)], sums, v_matrix);
-      v_opacities[i] = sums[kSumOpacity];
-      for (int c = 0; c < 3; c++) v_rgb[3 * i + c] = sums[kSumRgb + c], v_normals[3 * i + c] = sums[kSumNormal + c];
+      v_opacities[i] = sums[kDiscOpacity];
+      for (int c = 0; c < 3; c++) v_rgb[3 * i + c] = sums[kDiscRgb + c], v_normals[3 * i + c] = sums[kDiscNormal + c];
     }
   });
 }

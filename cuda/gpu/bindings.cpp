@@ -26,7 +26,7 @@ NB_MODULE(S3D_MODULE, m) {
   m.def("set_schedule", &scene3d::emulation::set_schedule);
   m.def("probe_sum", [](Array<const float, nb::shape<32, -1>> values, Array<float, nb::ndim<1>> sums) {
     if (sums.size() != values.shape(1) || !probe_sum(static_cast<int>(sums.size()), values.data(), sums.data()))
-      throw nb::value_error("values: expected 1 to 16 columns, and as many sums");
+      throw nb::value_error("values: expected 1 to 20 columns, and as many sums");
   });
   m.def("probe_neighbors", [](bool has_barrier, Array<const float, nb::shape<64>> values, Array<float, nb::shape<64>> out) {
     probe_neighbors(has_barrier, values.data(), out.data());
@@ -39,4 +39,5 @@ NB_MODULE(S3D_MODULE, m) {
   bind_steps(m);
   bind_descent(m);
   bind_field(m);
+  bind_surfels(m);
 }

@@ -23,6 +23,7 @@ void bind_raster(nb::module_& m);
 void bind_steps(nb::module_& m);
 void bind_descent(nb::module_& m);
 void bind_field(nb::module_& m);
+void bind_surfels(nb::module_& m);
 
 }  // namespace gpu
 }  // namespace scene3d

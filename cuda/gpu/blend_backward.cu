@@ -16,8 +16,7 @@ struct BackwardArgs {
   RasterUpstream<float> up;
   float* sums;            // [N, kSumFloats], added to by atomics; unused in the ordered mode
   const uint32_t* pairs;  // ordered mode: places of rows
-  float* rows;            // [n_pairs, kSumFloats]
-  uint8_t* touched;       // [n_pairs], 1 where a row was written
+  PairRows rows;
 };
 
 // Of one pixel.
@@ -89,38 +88,12 @@ __device__ inline bool pixel_terms(const Batch<EXTRA, MASKED>& batch, unsigned k
   return MASKED ? unmasked > 0.f : weight > 0.f;
 }
 
-template <bool ORDERED>
-struct WarpSums {  // of 32 splats, by warp
-  float values[ORDERED ? kTileWarps : 1][ORDERED ? 32 : 1][kSumFloats];
-  uint32_t hits[kTileWarps];  // splats that the warp blended
-};
-
-// Adds the warps' sums in their order and writes the rows of the 32 splats from `entry` on.
-template <int n_terms>
-__device__ inline void write_rows(const BackwardArgs& a, const WarpSums<true>& part, uint32_t entry, unsigned n) {
-  for (unsigned k = threadIdx.x; k < 32 * kSumFloats; k += kTileThreads) {
-    const unsigned splat = k / kSumFloats, slot = k % kSumFloats;
-    if (splat >= n) continue;
-    float sum = 0.f;
-    bool is_hit = false;
-    for (int warp = 0; warp < kTileWarps; warp++) {
-      if (!((part.hits[warp] >> splat) & 1)) continue;
-      is_hit = true;
-      if (slot < n_terms) sum += part.values[warp][splat][slot];
-    }
-    if (!is_hit) continue;
-    const int64_t pair = a.pairs[entry + splat];
-    a.rows[pair * kSumFloats + slot] = sum;
-    if (slot == 0) a.touched[pair] = 1;
-  }
-}
-
 template <bool EXTRA, bool ABS, bool MASKED, bool ORDERED>
 __global__ void __launch_bounds__(kTileThreads) backward_kernel(BackwardArgs a) {
   constexpr int n_terms = EXTRA ? 15 : ABS ? 12 : 9;
   __shared__ Batch<EXTRA, MASKED> batch;
   __shared__ uint32_t ids[kTileThreads];
-  __shared__ WarpSums<ORDERED> part;
+  __shared__ WarpSums<ORDERED, kSumFloats> part;
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int slot = slot_of_lane<n_terms>(lane);
   const TilePixel p = tile_pixel(a.width, a.height, a.tiles_x, a.first_row);
@@ -152,59 +125,32 @@ __global__ void __launch_bounds__(kTileThreads) backward_kernel(BackwardArgs a) 
       if constexpr (ORDERED) {
         if (lane == 0) part.hits[warp] = hits;
         __syncthreads();
-        write_rows<n_terms>(a, part, begin + group, n - group < 32 ? n - group : 32);
+        write_rows<n_terms>(a.rows, part, a.pairs + begin + group, n - group < 32 ? n - group : 32);
         __syncthreads();
       }
     }
   }
 }
 
-// Adds the rows of each Gaussian in their order.
-__global__ void add_rows_kernel(int64_t n_visible, Projected projected, Lists lists, const float* rows,
-                                const uint8_t* touched, float* sums) {
-  const int64_t k = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x, r = k / kSumFloats, slot = k % kSumFloats;
-  if (r >= n_visible) return;
-  const uint32_t end = r + 1 < n_visible ? lists.offsets[r + 1] : static_cast<uint32_t>(lists.band.n_pairs);
-  float* const to = sums + static_cast<int64_t>(projected.order[r]) * kSumFloats + slot;
-  float sum = *to;
-  for (uint32_t pair = lists.offsets[r]; pair < end; pair++)
-    if (touched[pair]) sum += rows[static_cast<int64_t>(pair) * kSumFloats + slot];
-  *to = sum;
-}
-
-__global__ void clear_sums_kernel(int64_t n_visible, const uint32_t* order, float* sums) {
-  const int64_t k = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x, r = k / kSumFloats;
-  if (r < n_visible) sums[static_cast<int64_t>(order[r]) * kSumFloats + k % kSumFloats] = 0.f;
-}
-
 template <bool EXTRA, bool ABS, bool MASKED>
 void launch_backward(const BackwardArgs& a, int64_t n_tiles, Stream stream) {
-  if (a.rows) S3D_LAUNCH((backward_kernel<EXTRA, ABS, MASKED, true>), n_tiles, kTileThreads, stream, a);
+  if (a.rows.rows) S3D_LAUNCH((backward_kernel<EXTRA, ABS, MASKED, true>), n_tiles, kTileThreads, stream, a);
   else S3D_LAUNCH((backward_kernel<EXTRA, ABS, MASKED, false>), n_tiles, kTileThreads, stream, a);
 }
 
 }  // namespace
 
 void blend_backward(const RasterCall<float>& call, Grid grid, const Splat* splats, const Lists& lists,
-                    const RasterImages<float>& images, const RasterUpstream<float>& upstream, float* sums, float* rows,
-                    uint8_t* touched, Stream stream) {
+                    const RasterImages<float>& images, const RasterUpstream<float>& upstream, float* sums, const PairRows& rows,
+                    Stream stream) {
   BackwardArgs a = {call.width, call.height, grid.tiles_x, lists.band.begin, splats, lists.ids, lists.bounds, {},
-                    images, upstream, sums, lists.pairs, rows, touched};
+                    images, upstream, sums, lists.pairs, rows};
   for (int c = 0; c < 3; c++) a.background[c] = call.background[c];
   const int64_t n_tiles = static_cast<int64_t>(lists.band.end - lists.band.begin) * grid.tiles_x;
   if (call.masks) launch_backward<false, true, true>(a, n_tiles, stream);
   else if (call.with_extra) launch_backward<true, true, false>(a, n_tiles, stream);
   else if (call.absgrad) launch_backward<false, true, false>(a, n_tiles, stream);
   else launch_backward<false, false, false>(a, n_tiles, stream);
-}
-
-void add_rows(int64_t n_visible, const Projected& projected, const Lists& lists, const float* rows,
-              const uint8_t* touched, float* sums, Stream stream) {
-  S3D_LAUNCH(add_rows_kernel, blocks_for(n_visible * kSumFloats, 256), 256, stream, n_visible, projected, lists, rows, touched, sums);
-}
-
-void clear_sums(int64_t n_visible, const uint32_t* order, float* sums, Stream stream) {
-  S3D_LAUNCH(clear_sums_kernel, blocks_for(n_visible * kSumFloats, 256), 256, stream, n_visible, order, sums);
 }
 
 }  // namespace gpu

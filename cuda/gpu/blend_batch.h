@@ -8,8 +8,6 @@
 namespace scene3d {
 namespace gpu {
 
-constexpr int kTileThreads = kTileSize * kTileSize;
-constexpr int kTileWarps = kTileThreads / 32;
 constexpr int kBlockWidth = 8, kBlockHeight = 4;  // pixels of a warp
 
 // EXTRA: with depth and normals; MASKED: with factors on alpha.

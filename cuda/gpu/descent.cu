@@ -125,7 +125,7 @@ float descend(const RasterCall<float>& call, const RasterOptions& options, const
   const RasterUpstream<float> upstream = {v_rgb, nullptr, nullptr, nullptr, nullptr};
   const float* const sums = raster_sums(call, options, out, upstream, memory, stream, state);
   float* const view_partials = grads.viewmat ? memory.take<float>(view_partial_floats(call.n), false) : nullptr;
-  descend_gaussians(call, state.projected.tiles_of, sums, parts, descent, view_partials, grads.viewmat, stream);
+  descend_gaussians(call, state.tiles.seen.tiles_of, sums, parts, descent, view_partials, grads.viewmat, stream);
   return mailbox.wait();
 }
 

@@ -49,7 +49,7 @@ bool launch_sum(int n_terms, const float* values, float* sums) {
 
 }  // namespace
 
-bool probe_sum(int n_terms, const float* values, float* sums) { return launch_sum<16>(n_terms, values, sums); }
+bool probe_sum(int n_terms, const float* values, float* sums) { return launch_sum<20>(n_terms, values, sums); }
 
 void probe_neighbors(bool has_barrier, const float* values, float* out) {
   S3D_LAUNCH(neighbor_kernel, 1, 64, nullptr, has_barrier, values, out);

@@ -3,7 +3,7 @@
 
 #include "gpu/raster.h"
 #include "gpu/sh_rows.h"
-#include "gpu/warp.h"
+#include "gpu/tally.h"
 #include "math/sh.h"
 
 namespace scene3d {
@@ -33,7 +33,7 @@ __device__ inline bool color_of(const RasterCall<float>& call, int64_t i, const 
 
 template <int DEGREE>
 __global__ void __launch_bounds__(kGroupThreads)
-    project_kernel(RasterCall<float> call, Grid grid, Projected out, float* radii, uint32_t* is_visible, Counters* counters) {
+    project_kernel(RasterCall<float> call, Grid grid, Splat* splats, uint32_t* tiles_of, float* radii, Tally tally) {
   __shared__ float staged[kGroupThreads / 32 * ShRows<DEGREE>::kWarpFloats];
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t i = blockIdx.x * static_cast<int64_t>(kGroupThreads) + threadIdx.x;
@@ -53,29 +53,24 @@ __global__ void __launch_bounds__(kGroupThreads)
     const Splat s = make_splat(e, rgb, call.masks ? call.masks[i] : 1.f);
     const Reach reach = make_reach(s.place.x, s.place.y, s.place.z, s.shape.x, s.shape.w, s.shape.y);
     if (is_sound && e.half_x > 0.f) n_tiles = static_cast<unsigned>(count_tiles(reach, grid.tiles_x, grid.tiles_y, 0, grid.tiles_y));
-    if (n_tiles > 0) out.splats[i] = s;
+    if (n_tiles > 0) splats[i] = s;
   }
   if (i < call.n) {
-    out.tiles_of[i] = n_tiles;
-    is_visible[i] = n_tiles > 0;
+    tiles_of[i] = n_tiles;
+    tally.is_visible[i] = n_tiles > 0;
     if (radii) radii[i] = n_tiles > 0 ? most(e.half_x, e.half_y) : 0.f;
   }
-  const unsigned n_pairs = warp_sum(n_tiles);
-  const unsigned n_visible = __popc(__ballot_sync(kAllLanes, n_tiles > 0)), n_unsound = __popc(__ballot_sync(kAllLanes, !is_sound));
-  if (lane > 0) return;
-  if (n_pairs) atomicAdd(&counters->n_pairs, static_cast<unsigned long long>(n_pairs)), atomicAdd(&counters->n_visible, n_visible);
-  if (n_unsound) atomicAdd(&counters->n_unsound, n_unsound);
+  add_to_tally(tally, n_tiles, is_sound);
 }
 
 }  // namespace
 
-void project_all(const RasterCall<float>& call, Grid grid, const Projected& out, float* radii, uint32_t* is_visible,
-                 Counters* counters, Stream stream) {
-  set_zero(counters, sizeof(Counters), stream);
+void project_all(const RasterCall<float>& call, Grid grid, Splat* splats, uint32_t* tiles_of, float* radii, const Tally& tally,
+                 Stream stream) {
   if (call.n == 0) return;
   with_degree(call.sh_degree, [&](auto degree) {
     S3D_LAUNCH((project_kernel<decltype(degree)::value>), blocks_for(call.n, kGroupThreads), kGroupThreads, stream, call,
-               grid, out, radii, is_visible, counters);
+               grid, splats, tiles_of, radii, tally);
   });
 }
 

@@ -112,7 +112,7 @@ void call_backward(const RasterState& state, const CallSettings& s, const std::v
   raster_backward(call, s.options, rendered, up, out, memory, reinterpret_cast<Stream>(stream), state);
 }
 
-nb::list bands_of(const RasterState& state) {
+nb::list bands_of(const TileState& state) {
   nb::list bands;
   for (const Band& band : state.bands) bands.append(nb::make_tuple(band.begin, band.end, band.n_pairs));
   return bands;
@@ -120,7 +120,7 @@ nb::list bands_of(const RasterState& state) {
 
 // For tests: addresses of ids [n_pairs] and bounds [tiles, 2], and of rows by pair in the ordered mode.
 nb::tuple list_addresses(const RasterState& state) {
-  return nb::make_tuple(reinterpret_cast<uintptr_t>(state.lists.ids), reinterpret_cast<uintptr_t>(state.lists.bounds));
+  return nb::make_tuple(reinterpret_cast<uintptr_t>(state.tiles.lists.ids), reinterpret_cast<uintptr_t>(state.tiles.lists.bounds));
 }
 
 }  // namespace
@@ -129,17 +129,17 @@ void bind_raster(nb::module_& m) {
   nb::class_<CallSettings>(m, "CallSettings").def(nb::new_(&make_settings));
   nb::class_<Memory>(m, "WorkingMemory").def(nb::new_(&make_memory));
   nb::class_<RasterState>(m, "RasterState")
-      .def_ro("n_pairs", &RasterState::n_pairs)
-      .def_ro("n_visible", &RasterState::n_visible)
-      .def_ro("n_unsound", &RasterState::n_unsound)
-      .def_prop_ro("bands", &bands_of)
+      .def_prop_ro("n_pairs", [](const RasterState& state) { return state.tiles.n_pairs; })
+      .def_prop_ro("n_visible", [](const RasterState& state) { return state.tiles.n_visible; })
+      .def_prop_ro("n_unsound", [](const RasterState& state) { return state.tiles.n_unsound; })
+      .def_prop_ro("bands", [](const RasterState& state) { return bands_of(state.tiles); })
       .def_prop_ro("list_addresses", &list_addresses);
   m.def("raster_forward", &call_forward, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
         nb::arg(), nb::arg());
   m.def("raster_backward", &call_backward, nb::arg(), nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(),
         nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg());
   m.def("plan_bands", [](const std::vector<uint32_t>& pairs_of_row, int64_t max_pairs, int64_t bytes_per_pair) {
-    RasterState state = {};
+    TileState state = {};
     try {
       state.bands = plan_bands(pairs_of_row, max_pairs, bytes_per_pair);
     } catch (const std::length_error& error) {

@@ -25,7 +25,7 @@ struct Surfel {
 
 constexpr int kSurfelSums = 20;
 // Where in the sums over pixels which derivative stands: by a, b, c, det, centre (x, y, z), opacity, rgb, normal.
-enum SurfelSum { kSumA = 0, kSumB = 3, kSumC = 6, kSumDet = 9, kSumCentre = 10, kSumOpacity = 13, kSumRgb = 14, kSumNormal = 17 };
+enum SurfelSum { kDiscA = 0, kDiscB = 3, kDiscC = 6, kDiscDet = 9, kDiscCentre = 10, kDiscOpacity = 13, kDiscRgb = 14, kDiscNormal = 17 };
 
 // Where sixteen or one pixels meet a disc.
 template <class T>
@@ -69,6 +69,24 @@ S3D_HD bool surfel_box(const SurfelView<S>& view, const S* matrix, S reach, S* m
   return true;
 }
 
+// The box in pixels of what is not below the least alpha, of the disc or of its blur, whichever is larger; false where
+// there is none.
+template <class S>
+S3D_HD bool surfel_bounds(const SurfelView<S>& view, const S* matrix, const Surfel<S>& g, S* low, S* high) {
+  const S reach = S(2 * kLn2) * log2(g.opacity / S(kMinAlpha));
+  if (!(S(0) < reach)) return false;
+  S middle[2], half[2];
+  if (!surfel_box(view, matrix, reach, middle, half)) return false;
+  const S centre[2] = {g.x * view.fx + view.cx, g.y * view.fy + view.cy}, blur = sqrt(reach / S(2));
+  for (int k = 0; k < 2; k++) {
+    const S left = middle[k] - half[k], right = middle[k] + half[k];
+    low[k] = choose(left < centre[k] - blur, left, centre[k] - blur);
+    high[k] = choose(centre[k] + blur < right, right, centre[k] + blur);
+    if (!is_finite(low[k] + high[k])) return false;
+  }
+  return true;
+}
+
 // dx, dy: the ray less that of the centre.
 template <class T, class S>
 S3D_HD void meet(const SurfelView<S>& view, const Surfel<S>& g, T dx, T dy, SurfelHit<T>& hit) {
@@ -94,14 +112,14 @@ S3D_HD void meet_vjp(const SurfelView<S>& view, const Surfel<S>& g, const Surfel
   const T na = T(2) * hit.u * hit.inv_c * v_power, nb = T(2) * hit.v * hit.inv_c * v_power;
   const T v_disc_z = v_z * hit.is_disc;
   const T nc = -(hit.u * na + hit.v * nb) - v_disc_z * hit.z * hit.inv_c;
-  sums[kSumA] += na * x, sums[kSumA + 1] += na * y, sums[kSumA + 2] += na;
-  sums[kSumB] += nb * x, sums[kSumB + 1] += nb * y, sums[kSumB + 2] += nb;
-  sums[kSumC] += nc * x, sums[kSumC + 1] += nc * y, sums[kSumC + 2] += nc;
-  sums[kSumDet] += v_disc_z * hit.inv_c;
+  sums[kDiscA] += na * x, sums[kDiscA + 1] += na * y, sums[kDiscA + 2] += na;
+  sums[kDiscB] += nb * x, sums[kDiscB + 1] += nb * y, sums[kDiscB + 2] += nb;
+  sums[kDiscC] += nc * x, sums[kDiscC + 1] += nc * y, sums[kDiscC + 2] += nc;
+  sums[kDiscDet] += v_disc_z * hit.inv_c;
   const T v_blur = (T(1) - hit.is_disc) * v_power * T(-4);
-  sums[kSumCentre] += v_blur * (x - T(g.x)) * T(view.fx * view.fx);
-  sums[kSumCentre + 1] += v_blur * (y - T(g.y)) * T(view.fy * view.fy);
-  sums[kSumCentre + 2] += v_z - v_disc_z;
+  sums[kDiscCentre] += v_blur * (x - T(g.x)) * T(view.fx * view.fx);
+  sums[kDiscCentre + 1] += v_blur * (y - T(g.y)) * T(view.fy * view.fy);
+  sums[kDiscCentre + 2] += v_z - v_disc_z;
 }
 
 // From the first 13 sums to the derivative by the matrix [t s p], by rows, added to v_matrix.
@@ -109,18 +127,18 @@ template <class S>
 S3D_HD void make_surfel_vjp(const S* matrix, const Surfel<S>& g, const S* sums, S* v_matrix) {
   S t[3], s[3], p[3], v_t[3], v_s[3], v_p[3], v_c[3], more[3];
   for (int i = 0; i < 3; i++) t[i] = matrix[3 * i], s[i] = matrix[3 * i + 1], p[i] = matrix[3 * i + 2];
-  for (int i = 0; i < 3; i++) v_c[i] = sums[kSumC + i] + sums[kSumDet] * p[i];
+  for (int i = 0; i < 3; i++) v_c[i] = sums[kDiscC + i] + sums[kDiscDet] * p[i];
   // w = x × y: v_x = y × v_w, v_y = v_w × x.
-  cross3(p, sums + kSumA, v_s), cross3(sums + kSumA, s, v_p);
-  cross3(sums + kSumB, p, v_t), cross3(t, sums + kSumB, more);
-  for (int i = 0; i < 3; i++) v_p[i] += more[i] + sums[kSumDet] * g.c[i];
+  cross3(p, sums + kDiscA, v_s), cross3(sums + kDiscA, s, v_p);
+  cross3(sums + kDiscB, p, v_t), cross3(t, sums + kDiscB, more);
+  for (int i = 0; i < 3; i++) v_p[i] += more[i] + sums[kDiscDet] * g.c[i];
   cross3(s, v_c, more);
   for (int i = 0; i < 3; i++) v_t[i] += more[i];
   cross3(v_c, t, more);
   for (int i = 0; i < 3; i++) v_s[i] += more[i];
-  const S inv = S(1) / g.z, v_x = sums[kSumCentre], v_y = sums[kSumCentre + 1];
+  const S inv = S(1) / g.z, v_x = sums[kDiscCentre], v_y = sums[kDiscCentre + 1];
   v_p[0] += v_x * inv, v_p[1] += v_y * inv;
-  v_p[2] += sums[kSumCentre + 2] - (v_x * g.x + v_y * g.y) * inv;
+  v_p[2] += sums[kDiscCentre + 2] - (v_x * g.x + v_y * g.y) * inv;
   for (int i = 0; i < 3; i++) v_matrix[3 * i] += v_t[i], v_matrix[3 * i + 1] += v_s[i], v_matrix[3 * i + 2] += v_p[i];
 }
 

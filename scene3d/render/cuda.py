@@ -37,9 +37,13 @@ def why_unavailable() -> str | None:
 def call_settings(module: Any, camera: Pinhole, settings: RasterSettings, degree: int, memory_limit: int = 0) -> Any:
     """A camera and how to render it, as a given build of the kernels takes them; memory_limit as in rasterize_with."""
     is_ordered = torch.are_deterministic_algorithms_enabled()
-    if memory_limit == 0 and memory_limits.memory_limit() is not None:
-        memory_limit = ASK
-    return module.CallSettings(*native_arguments(camera, settings, degree), is_ordered, memory_limit)
+    arguments = native_arguments(camera, settings, degree)
+    return module.CallSettings(*arguments, is_ordered, list_limit(memory_limit))
+
+
+def list_limit(wanted: int) -> int:
+    """Bytes for the lists of one band as native calls take them: with a limit of the process, short lists ask too."""
+    return ASK if wanted == 0 and memory_limits.memory_limit() is not None else wanted
 
 
 def rasterize_arrays(

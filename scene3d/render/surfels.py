@@ -16,10 +16,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from scene3d.core.cameras import Cameras
+from scene3d.core.errors import BackendUnavailable
 from scene3d.core.gaussians import Gaussians
 from scene3d.ops import sh
 from scene3d.ops.quaternions import from_rotmat, to_rotmat
-from scene3d.render import cpu
+from scene3d.render import backends, cpu, surfels_cuda
+from scene3d.render.discs import Discs, screen_gradient
 from scene3d.render.reference import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE
 from scene3d.render.types import RasterSettings, RasterStats, Render
 
@@ -40,23 +42,6 @@ class SurfelRender:
     distortion: Tensor
 
 
-@dataclass(frozen=True)
-class Discs:
-    """Gaussians as one camera sees them.
-
-    Attributes:
-        matrices: Columns: both axes times their scales, and the centre, in the camera. [N, 3, 3]
-        opacities: [N]
-        rgb: [N, 3]
-        normals: Unit, facing the camera, world. [N, 3]
-    """
-
-    matrices: Tensor
-    opacities: Tensor
-    rgb: Tensor
-    normals: Tensor
-
-
 def rasterize_surfels(
     gaussians: Gaussians, camera: Cameras, settings: RasterSettings, unit: float, backend: str = "auto"
 ) -> SurfelRender:
@@ -64,22 +49,27 @@ def rasterize_surfels(
 
     Args:
         gaussians: float32, or float64 for checks.
-        camera: One view.
+        camera: One view, on the CPU or on the device of the Gaussians.
         settings: near, background and sh_degree count.
         unit: Length in m = -unit / z of the distortion, scene units.
-        backend: "reference", else the native code.
+        backend: "auto", "cpu", "cuda" or "reference".
 
     Differentiable in every tensor of gaussians but the third scale.
 
     Raises:
-        BackendUnavailable: the native module is not built.
+        BackendUnavailable: the backend asked for does not run here, or draws no discs.
     """
     if len(camera) != 1:
         raise ValueError(f"camera: expected one view, got {len(camera)}")
+    # The native CPU code takes float64 too.
+    name = backends.choose(backend, gaussians.device) if backend != "reference" else backend
     discs = see_discs(gaussians, camera, settings)
-    if backend == "reference":
+    if name == "gsplat":
+        raise BackendUnavailable("gsplat", "it draws no discs here", "Use one of auto, cpu, cuda, reference")
+    if name == "reference":
         return _to_render(*blend_reference(discs, camera, settings, unit, cutoff=True), settings)
-    return _to_render(*blend_native(discs, camera, settings, unit, cutoff=True), settings)
+    blend = surfels_cuda.blend if name == "cuda" else blend_native
+    return _to_render(*blend(discs, camera, settings, unit, cutoff=True), settings)
 
 
 def as_discs(gaussians: Gaussians) -> Gaussians:
@@ -94,9 +84,9 @@ def as_discs(gaussians: Gaussians) -> Gaussians:
 
 def see_discs(gaussians: Gaussians, camera: Cameras, settings: RasterSettings) -> Discs:
     """The discs in the frame of the camera, with their colours. Differentiable."""
-    viewmat = camera.viewmats[0].to(gaussians.dtype)
+    viewmat = camera.viewmats[0].to(gaussians.means)
     rotmats = to_rotmat(gaussians.quats)
-    offsets = gaussians.means - camera.centers()[0].to(gaussians.dtype)
+    offsets = gaussians.means - camera.centers()[0].to(gaussians.means)
     axes = viewmat[:3, :3] @ (rotmats[:, :, :2] * gaussians.scales[:, None, :2])
     centers = gaussians.means @ viewmat[:3, :3].T + viewmat[:3, 3]
     normals = rotmats[:, :, 2]
@@ -168,10 +158,7 @@ class _Blend(torch.autograd.Function):
         cpu.native().surfels_backward(
             call.settings, arrays, call.state, call.images, v_rgb, v_normals, v_alpha, v_depth, v_distortion, *grads
         )
-        # A step of one pixel moves the centre by z / f.
-        v_center, z = grads[0][:, :2, 2], tensors[0][:, 2, 2]
-        per_pixel = v_center * z[:, None] / torch.tensor(call.focal, dtype=z.dtype)
-        call.grad2d.copy_(torch.where(call.radii > 0, per_pixel.norm(dim=1), 0.0))
+        call.grad2d.copy_(screen_gradient(tensors[0], grads[0], call.focal, call.radii))
         return (None, *grads)  # call
 
 
@@ -179,7 +166,7 @@ def blend_reference(
     discs: Discs, camera: Cameras, settings: RasterSettings, unit: float, cutoff: bool
 ) -> tuple[dict[str, Tensor], RasterStats]:
     """The same by dense torch, each disc against each pixel: the oracle of the native code."""
-    K, (height, width) = camera.Ks[0].to(discs.rgb.dtype), (camera.height(), camera.width())
+    K, (height, width) = camera.Ks[0].to(discs.rgb), (camera.height(), camera.width())
     order = discs.matrices[:, 2, 2].detach().argsort(stable=True)
     order = order[discs.matrices[order, 2, 2] >= settings.near]
     t, s, p = discs.matrices[order].unbind(dim=2)
@@ -224,7 +211,7 @@ def blend_reference(
 
 def _to_render(images: dict[str, Tensor], stats: RasterStats, settings: RasterSettings) -> SurfelRender:
     alpha = images["alpha"][None, ..., None]
-    background = torch.tensor(settings.background, dtype=alpha.dtype)
+    background = torch.tensor(settings.background, dtype=alpha.dtype, device=alpha.device)
     depth = torch.where(alpha > 0, images["depth"][None, ..., None] / alpha.clamp_min(1e-12), 0.0)
     rgb = images["rgb"][None] + (1 - alpha) * background
     median = images["median"][None, ..., None].detach()
