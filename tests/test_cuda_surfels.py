@@ -110,10 +110,10 @@ def test_no_discs_give_the_background() -> None:
 
 
 def test_what_draws_no_discs_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(TypeError, match="discs: expected float32 on cpu, got torch.float64 on cpu"):
+    with pytest.raises(TypeError, match=r"discs: expected float32 on cpu, got torch\.float64 on cpu"):
         rasterize_surfels(scene(), camera(), RasterSettings(), UNIT, "cuda")
+    discs = see_discs(scene(dtype=F32), camera(dtype=F32), RasterSettings())
     with pytest.raises(ValueError, match="no images without cut-offs"):
-        discs = see_discs(scene(dtype=F32), camera(dtype=F32), RasterSettings())
         surfels_cuda.blend(discs, camera(), RasterSettings(), UNIT, cutoff=False)
     monkeypatch.setattr(backends, "why_unavailable", lambda name: None)
     with pytest.raises(BackendUnavailable, match="it draws no discs"):

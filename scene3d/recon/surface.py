@@ -26,6 +26,7 @@ from scene3d.core.capture import Capture
 from scene3d.core.errors import CaptureError
 from scene3d.core.gaussians import Gaussians
 from scene3d.recon.descent import Objective
+from scene3d.recon.photos import on_device
 from scene3d.recon.scene_frame import scene_extent
 from scene3d.recon.settings import FitSettings, SurfaceName
 from scene3d.recon.stereo import match_views
@@ -135,7 +136,7 @@ class SurfaceTerms:
 
     def _normals(self, planes: Planes, view: int) -> Tensor:
         height, width = planes.depth.shape
-        grey = self._grey(view, width, height)
+        grey = on_device(self._grey(view, width, height), planes.depth.device)
         return self._surface.normals * normal_loss(planes, self._camera(view, width, height), grey)
 
     def _rasterize_surfels(self, gaussians: Gaussians, camera: Cameras, raster: RasterSettings, backend: str) -> Render:
@@ -171,15 +172,16 @@ class SurfaceTerms:
         choices = self._neighbors[view]
         other = choices[int(torch.randint(len(choices), (1,), generator=generator))]
         other_camera = self._camera(other, *size)
+        device = planes.depth.device
         with torch.no_grad():
             seen = render_planes(gaussians.detach(), other_camera, self._raster(other, size[0]), self._fit.backend)
         return pair_losses(
             planes,
             self._camera(view, *size),
-            self._grey(view, *size),
+            on_device(self._grey(view, *size), device),
             seen.depth,
             other_camera,
-            self._grey(other, *size),
+            on_device(self._grey(other, *size), device),
             self._surface.n_pixels,
             generator,
         )

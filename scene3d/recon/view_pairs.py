@@ -74,9 +74,11 @@ def pair_losses(
     Differentiable in planes. Chen et al. 2024, equations 9 to 14.
     """
     height, width = planes.depth.shape
-    margin = PATCH + 1
+    device, margin = planes.depth.device, PATCH + 1
+    camera, other = camera.to(device), other.to(device)
     y = torch.randint(margin, max(height - margin, margin + 1), (n_pixels,), generator=generator).clamp_max(height - 1)
     x = torch.randint(margin, max(width - margin, margin + 1), (n_pixels,), generator=generator).clamp_max(width - 1)
+    x, y = x.to(device), y.to(device)
     known = planes.depth[y, x].detach() > 0
     y, x = y[known], x[known]
     rays = rays_of(camera, planes.depth)
@@ -116,7 +118,7 @@ def _unlikeness(
 ) -> Tensor:  # [P]
     """1 - ncc^2 of patches, the other one looked up along the plane of the pixel."""
     x, y = pixels
-    steps = torch.arange(-PATCH, PATCH + 1)
+    steps = torch.arange(-PATCH, PATCH + 1, device=x.device)
     dy, dx = (d.reshape(1, -1) for d in torch.meshgrid(steps, steps, indexing="ij"))
     py, px = (y[:, None] + dy).clamp(0, grey.shape[0] - 1), (x[:, None] + dx).clamp(0, grey.shape[1] - 1)
     normals = planes.normals[y, x]

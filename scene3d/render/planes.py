@@ -61,8 +61,7 @@ def render_planes(
     distances = plane_distances(gaussians, camera)
     unit = distances.detach().amax().clamp_min(torch.finfo(distances.dtype).tiny)
     # Distances go where colours go: the rasterizer adds one half to the colour, and nothing is below 0 to be clamped.
-    sh0 = torch.zeros_like(gaussians.sh0)
-    sh0 = sh0.index_add(2, torch.tensor([0]), ((distances / unit - 0.5) / C0)[:, None, None])
+    sh0 = torch.nn.functional.pad(((distances / unit - 0.5) / C0)[:, None, None], (0, 2))
     carrier = replace(gaussians, sh0=sh0, shN=gaussians.shN[:, :0])
     raster = replace(
         settings, sh_degree=0, background=(0.0, 0.0, 0.0), with_depth=False, with_normals=normals is None, absgrad=False
@@ -84,18 +83,22 @@ def plane_distances(gaussians: Gaussians, camera: Cameras) -> Tensor:
     rotations = to_rotmat(gaussians.quats)
     shortest = gaussians.log_scales.detach().argmin(dim=1)
     axes = rotations.gather(2, shortest[:, None, None].expand(-1, 3, 1))[:, :, 0]
-    center = camera.centers()[0].to(axes.dtype)
+    center = camera.centers()[0].to(axes)
     return (axes * (gaussians.means - center)).sum(dim=1).abs()
 
 
 def rays_of(camera: Cameras, like: Tensor) -> Tensor:
     """Directions through pixel centres in the world, 1 along the axis of the camera. [H, W, 3]"""
-    K, rotation = camera.Ks[0].to(like.dtype), camera.viewmats[0, :3, :3].to(like.dtype)
-    x = (torch.arange(camera.width(), dtype=like.dtype) + 0.5 - K[0, 2]) / K[0, 0]
-    y = (torch.arange(camera.height(), dtype=like.dtype) + 0.5 - K[1, 2]) / K[1, 1]
-    shape = (camera.height(), camera.width())
-    in_cam = torch.stack([x.expand(shape), y[:, None].expand(shape), torch.ones(shape, dtype=like.dtype)], dim=-1)
-    return in_cam @ rotation
+    x, y = pixel_rays(camera, like)
+    return torch.stack([x, y, torch.ones_like(x)], dim=-1) @ camera.viewmats[0, :3, :3].to(like)
+
+
+def pixel_rays(camera: Cameras, like: Tensor) -> tuple[Tensor, Tensor]:
+    """x and y of the rays (x, y, 1) through pixel centres, each [H, W]."""
+    K = camera.Ks[0].to(like)
+    x = (torch.arange(camera.width(), dtype=like.dtype, device=like.device) + 0.5 - K[0, 2]) / K[0, 0]
+    y = (torch.arange(camera.height(), dtype=like.dtype, device=like.device) + 0.5 - K[1, 2]) / K[1, 1]
+    return x.expand(camera.height(), -1), y[:, None].expand(-1, camera.width())
 
 
 def depth_normals(depth: Tensor, camera: Cameras) -> tuple[Tensor, Tensor]:

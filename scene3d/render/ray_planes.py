@@ -17,7 +17,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
 from scene3d.ops.quaternions import to_rotmat
 from scene3d.ops.sh import C0
-from scene3d.render.planes import MIN_ALPHA, Planes
+from scene3d.render.planes import MIN_ALPHA, Planes, pixel_rays
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
 
@@ -55,7 +55,7 @@ def render_ray_planes(gaussians: Gaussians, camera: Cameras, settings: RasterSet
     depth = a + b * x + c * y
     # The plane z = a + b x + c y in space: points (x z, y z, z), whose tangents by x and y are crossed.
     in_cam = torch.stack([b, c, -(depth + b * x + c * y)], dim=-1)
-    normals = torch.nn.functional.normalize(in_cam, dim=-1) @ camera.viewmats[0, :3, :3].to(mean.dtype)
+    normals = torch.nn.functional.normalize(in_cam, dim=-1) @ camera.viewmats[0, :3, :3].to(mean)
     known = known & (depth > 0)
     normals = torch.where(known[..., None], normals * alpha[..., None], 0.0)
     return Planes(normals, torch.where(known, depth, 0.0), alpha)
@@ -63,7 +63,7 @@ def render_ray_planes(gaussians: Gaussians, camera: Cameras, settings: RasterSet
 
 def plane_coefficients(gaussians: Gaussians, camera: Cameras) -> Tensor:
     """a, b, c of every Gaussian: depth = a + b x + c y on the ray (x, y, 1). [N, 3]"""
-    viewmat = camera.viewmats[0].to(gaussians.dtype)
+    viewmat = camera.viewmats[0].to(gaussians.means)
     axes = viewmat[:3, :3] @ to_rotmat(gaussians.quats)
     m = gaussians.means @ viewmat[:3, :3].T + viewmat[:3, 3]
     # Σ^-1 m, times the square of the shortest scale: only its direction counts.
@@ -82,11 +82,3 @@ def plane_coefficients(gaussians: Gaussians, camera: Cameras) -> Tensor:
     sound = (m[:, 2] > 1e-3) & found.detach().isfinite().all(dim=1) & (found.detach().abs().amax(dim=1) < 1e6)
     filler = found.detach()[sound].mean(dim=0) if bool(sound.any()) else found.new_zeros(3)
     return torch.where(sound[:, None], found, filler)
-
-
-def pixel_rays(camera: Cameras, like: Tensor) -> tuple[Tensor, Tensor]:
-    """x and y of the rays (x, y, 1) through pixel centres, each [H, W]."""
-    K = camera.Ks[0].to(like.dtype)
-    x = (torch.arange(camera.width(), dtype=like.dtype) + 0.5 - K[0, 2]) / K[0, 0]
-    y = (torch.arange(camera.height(), dtype=like.dtype) + 0.5 - K[1, 2]) / K[1, 1]
-    return x.expand(camera.height(), -1), y[:, None].expand(-1, camera.width())

@@ -42,9 +42,7 @@ def blend(
 class _Call:
     """What forward and backward share besides tensors."""
 
-    def __init__(
-        self, camera: Cameras, settings: RasterSettings, unit: float, discs: Discs, memory_limit: int
-    ) -> None:
+    def __init__(self, camera: Cameras, settings: RasterSettings, unit: float, discs: Discs, memory_limit: int) -> None:
         K = camera.Ks[0].tolist()
         self.size, self.device = (camera.height(), camera.width()), discs.rgb.device
         self.focal = (K[0][0], K[1][1])
