@@ -15,6 +15,8 @@ from scene3d.ops import cuda_call
 from scene3d.recon.fit import Hooks, LogLine, fit
 from scene3d.recon.mask_prune import MaskPruning, MaskSettings
 from scene3d.recon.settings import FitSettings, LearningRates, ResolutionSettings, StrategySettings, SurfaceName
+from scene3d.recon.stereo import StereoView
+from scene3d.recon.stereo_pull import StereoPull
 from scene3d.recon.surface import lay_flat, surface_objective
 
 pytest.importorskip("scene3d._cpu", reason="scene3d._cpu is not built")
@@ -104,3 +106,12 @@ def test_surface_fits_stay_on_the_device(method: SurfaceName) -> None:
     settings = replace(SETTINGS, surface=True, surface_method=method, strategy=StrategySettings(refine_stop=0.0))
     found, expected = psnrs(settings)
     assert found == pytest.approx(expected, abs=0.3)
+
+
+def test_what_stereo_draws_stays_on_the_device(device: None) -> None:
+    camera, shape = CAPTURE.cameras.select([1]), (24, 32)
+    stereo = StereoView(camera, torch.full(shape, 4.0), torch.ones(*shape, 3).half(), torch.ones(shape).half())
+    scene = SCENE.payload.to("cuda").map(lambda value: value.detach().requires_grad_())
+    penalty = StereoPull({1: stereo}).penalty(scene, torch.ones(len(scene), dtype=torch.bool, device="cuda"), 1)
+    assert penalty.device.type == "cuda"
+    assert float(penalty) > 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -64,6 +64,9 @@ class _Guide:
     trust: Tensor
     nearest: Tensor  # least depth in the window around, 0 where some of it is unknown
 
+    def to(self, device: torch.device) -> _Guide:
+        return _Guide(*(getattr(self, f.name).to(device) for f in fields(self)))
+
 
 class StereoPull:
     """The terms of one fit.
@@ -90,7 +93,7 @@ class StereoPull:
 
         Differentiable in means, quats and opacity_logits.
         """
-        guide, weights = self._guides[view], self.settings
+        guide, weights = self._guides[view].to(gaussians.device), self.settings
         rows = visible.nonzero()[:, 0]
         means = gaussians.means[rows]
         in_cam = means.detach() @ guide.viewmat[:3, :3].T + guide.viewmat[:3, 3]
