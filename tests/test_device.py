@@ -114,4 +114,4 @@ def test_what_stereo_draws_stays_on_the_device(device: None) -> None:
     scene = SCENE.payload.to("cuda").map(lambda value: value.detach().requires_grad_())
     penalty = StereoPull({1: stereo}).penalty(scene, torch.ones(len(scene), dtype=torch.bool, device="cuda"), 1)
     assert penalty.device.type == "cuda"
-    assert float(penalty) > 0
+    assert penalty.detach().item() > 0
