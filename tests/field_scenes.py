@@ -6,9 +6,15 @@ import torch
 from torch import Tensor
 
 from scene3d.core.fields import BASES, DIRECTION_TERMS, FACTORS, Decoder, Field, LeafLevel
+from scene3d.core.warp import Warp
 from scene3d.ops.radial_bases import listed, shapes_of
 
 N_BASES = 60
+# The second does not reach all of the frame.
+FRAME_BOXES = {
+    "cube": torch.tensor([[-2.0, -2.0, -1.9], [2.0, 1.8, 2.0]]),
+    "frustum": torch.tensor([[-1.1, -0.9, 0.0], [1.0, 1.2, 0.98]]),
+}
 
 
 def random_field(
@@ -17,6 +23,7 @@ def random_field(
     ranks: tuple[int, int] = (16, 32),
     has_occupancy: bool = False,
     step: float = 0.05,
+    warp: str | None = None,
 ) -> Field:
     """A foggy field in a box around the origin, float64.
 
@@ -26,6 +33,7 @@ def random_field(
         ranks: Of density and of colour.
         has_occupancy: Leave many cells empty.
         step: Distance of samples.
+        warp: cube or frustum; None = the box lies in the world.
     """
     generator = torch.Generator().manual_seed(7)
 
@@ -63,7 +71,18 @@ def random_field(
     if occupancy is not None:
         occupancy[:9] = False
     name = kind if kind in FACTORS else "trivec"
-    return Field(name, box, density, color, decoder, 6.0, step, -2.0, occupancy, levels, bases)
+    if warp is not None:
+        box = FRAME_BOXES[warp].double()
+    framed = None if warp is None else turned_warp(warp)
+    return Field(name, box, density, color, decoder, 6.0, step, -2.0, occupancy, levels, bases, framed)
+
+
+def turned_warp(kind: str) -> Warp:
+    """A warp that turns, scales and shifts, float64; its near region holds the origin."""
+    generator = torch.Generator().manual_seed(3)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64)).Q
+    shift = torch.tensor([0.1, -0.2, 0.1 if kind == "cube" else 1.6], dtype=torch.float64)
+    return Warp(kind, torch.cat([1.25 * turn * turn.det().sign(), shift[:, None]], dim=1))
 
 
 def random_rays(n: int) -> tuple[Tensor, Tensor, Tensor]:

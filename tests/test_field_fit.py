@@ -216,7 +216,7 @@ def test_photos_without_alpha_are_fitted_on_black():
         points=torch.randn(500, 3, generator=torch.Generator().manual_seed(0)).clamp(-0.8, 0.8),
         point_colors=torch.full((500, 3), 128, dtype=torch.uint8),
     )
-    result = fit_field(flat, SETTINGS)
+    result = fit_field(flat, replace(SETTINGS, space="box"))
     assert result.validation is not None
     assert result.validation.psnr > 16
 

@@ -134,7 +134,7 @@ def test_the_gradient_of_distortion_is_that_of_its_definition():
 
     factors = tuple(value.clone().requires_grad_() for value in field.factors())
     leaf = field.with_factors(factors)
-    t, taken = field_reference._samples(leaf, origins, directions, jitter, SMOOTH)
+    t, _, taken = field_reference._samples(leaf, origins, directions, jitter, SMOOTH)
     nodes = node_coordinates(leaf, (origins[:, None] + directions[:, None] * t[..., None])[taken])
     density = torch.nn.functional.softplus(density_feature(leaf, nodes) + leaf.density_shift) * leaf.density_scale
     alpha = torch.zeros_like(t).masked_scatter(taken, 1 - torch.exp(-density * leaf.step))

@@ -15,6 +15,7 @@
 #include "math/field_bases.h"
 #include "math/field_leaves.h"
 #include "math/field_walk.h"
+#include "math/field_warp.h"
 
 // Members that kernels call: never a shared symbol, which one instruction set would provide for all.
 #define S3D_MEMBER __attribute__((always_inline)) inline
@@ -49,6 +50,7 @@ struct FieldCall {
   T min_weight;         // samples below have no colour
   T min_transmittance;  // a ray ends below it
   T distortion;         // of the way back: weight of the spread of a ray's weights
+  Warp<T> warp;         // of the world to the frame in which box, step and density are meant
   OccupancyBits occupancy;
   Slab<T> slabs[kSets][kMaxSlabs];
   LeafLevel levels[kMaxLevels];
@@ -69,7 +71,8 @@ struct FieldCall {
 template <class T>
 struct FieldSample {
   T nodes[3];  // position in nodes
-  T t;
+  T t;      // distance in the world
+  T along;  // length of the ray so far in the frame of the field
   T slope;          // of density by its feature
   T alpha;
   T transmittance;  // in front of it

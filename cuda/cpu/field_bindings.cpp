@@ -111,6 +111,15 @@ void set_box(NativeField<T>& self, const std::vector<double>& low, const std::ve
   for (int a = 0; a < 3; a++) call.low[a] = static_cast<T>(low[a]), call.high[a] = static_cast<T>(high[a]);
 }
 
+// kind: see WarpKind; matrix: rows of frame_from_world.
+template <class T>
+void set_warp(NativeField<T>& self, int kind, const std::vector<double>& matrix) {
+  expect(kind >= 1 && kind <= 2, "kind: expected 1 (cube) or 2 (frustum)");
+  expect(matrix.size() == 12, "matrix: expected 12 numbers");
+  self.call.warp.kind = static_cast<WarpKind>(kind);
+  for (size_t i = 0; i < 12; i++) self.call.warp.frame_from_world[i / 4][i % 4] = static_cast<T>(matrix[i]);
+}
+
 template <class T>
 void set_values(NativeField<T>& self, const std::vector<Values<const T>>& arrays) {
   FieldCall<T>& call = self.call;
@@ -210,6 +219,7 @@ void bind_type(nb::module_& m, const char* suffix) {
   nb::class_<NativeField<T>>(m, named("Field").c_str())
       .def("__init__", &make_field<T>)
       .def("set_box", &set_box<T>)
+      .def("set_warp", &set_warp<T>)
       .def("set_levels", &set_levels<T>, nb::arg().noconvert(), nb::arg(), nb::arg())
       .def("set_bases", &set_bases<T>, nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg().noconvert(),
            nb::arg().noconvert())
@@ -230,6 +240,18 @@ void bind_type(nb::module_& m, const char* suffix) {
             find_hits(field.call, rays, out.data());
           },
           nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert())
+      .def(
+          "mark_seen",
+          [](const NativeField<T>& field, const Rows3<const T>& origins, const Rows3<const T>& directions, double least,
+             const Array<uint8_t, nb::ndim<3>>& cells) {
+            const FieldRays<T> rays = rays_of<T>(origins, directions, std::nullopt);
+            expect(cells.size() > 0, "cells: expected at least one");
+            const int size[3] = {static_cast<int>(cells.shape(2)), static_cast<int>(cells.shape(1)),
+                                 static_cast<int>(cells.shape(0))};
+            nb::gil_scoped_release release;
+            mark_seen(field.call, rays, static_cast<T>(least), size, cells.data());
+          },
+          nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert())
       .def(
           "look_up",
           [](const NativeField<T>& field, const Rows3<const T>& points, bool colors, const Values<T>& out) {

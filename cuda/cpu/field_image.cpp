@@ -68,7 +68,7 @@ std::vector<Range<T>> tile_ranges(const FieldCall<T>& call, const View<T>& view)
   const int columns = view.columns(), rows = view.rows();
   std::vector<Range<T>> tiles(static_cast<size_t>(columns) * rows);
   const OccupancyBits& bits = call.occupancy;
-  if (!bits.words) {
+  if (!bits.words || call.warp.kind != WarpKind::none) {
     std::fill(tiles.begin(), tiles.end(), Range<T>{T(0), T(1e30)});
     return tiles;
   }

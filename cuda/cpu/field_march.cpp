@@ -142,6 +142,28 @@ void find_hits(const FieldCall<T>& call, const FieldRays<T>& rays, uint8_t* out)
 }
 
 template <class T>
+void mark_seen(const FieldCall<T>& call, const FieldRays<T>& rays, T least, const int* size, uint8_t* cells) {
+  const auto forward_ray = field_table<T>().forward_ray;
+  T scale[3];
+  for (int a = 0; a < 3; a++) scale[a] = static_cast<T>(size[a]) / static_cast<T>(call.n[a] - 1);
+  parallel_ranges(rays.n, kRayChunk, [&](int64_t begin, int64_t end) {
+    FieldSample<T>* const samples = scratch_samples<T>();
+    for (int64_t i = begin; i < end; i++) {
+      RayResult<T> result = {nullptr, 0, 0};
+      const int n = forward_ray(call, ray_of(rays, i), samples, result);
+      for (int k = 0; k < n; k++) {
+        if (!(samples[k].weight() > least)) continue;
+        int64_t cell = 0;
+        for (int a = 2; a >= 0; a--)
+          cell = cell * size[a] + std::clamp(static_cast<int>(samples[k].nodes[a] * scale[a]), 0, size[a] - 1);
+        // Whoever comes first, the byte is the same.
+        __atomic_store_n(cells + cell, uint8_t{1}, __ATOMIC_RELAXED);
+      }
+    }
+  });
+}
+
+template <class T>
 void look_up(const FieldCall<T>& call, const T* points, int64_t n, bool colors, T* out) {
   const FieldTable<T>& table = field_table<T>();
   parallel_ranges(n, kPointGrain, [&](int64_t begin, int64_t end) {
@@ -157,6 +179,7 @@ template struct FieldTape<double>;
   template void march<T>(const FieldCall<T>&, const FieldRays<T>&, const FieldSums<T>&, FieldTape<T>*);      \
   template void march_backward<T>(const FieldCall<T>&, FieldTape<T>&, const FieldSums<const T>&);            \
   template void find_hits<T>(const FieldCall<T>&, const FieldRays<T>&, uint8_t*);                            \
+  template void mark_seen<T>(const FieldCall<T>&, const FieldRays<T>&, T, const int*, uint8_t*);             \
   template void look_up<T>(const FieldCall<T>&, const T*, int64_t, bool, T*);
 S3D_INSTANTIATE(float)
 S3D_INSTANTIATE(double)

@@ -57,6 +57,10 @@ void march_backward(const FieldCall<T>& call, FieldTape<T>& tape, const FieldSum
 template <class T>
 void find_hits(const FieldCall<T>& call, const FieldRays<T>& rays, uint8_t* out);
 
+// Sets the bytes of the cells [z, y, x] of the box in which a sample of some ray has more weight than `least`.
+template <class T>
+void mark_seen(const FieldCall<T>& call, const FieldRays<T>& rays, T least, const int* size, uint8_t* cells);
+
 // Feature of density [n] or features of colour [n, n_features] at points [n, 3].
 template <class T>
 void look_up(const FieldCall<T>& call, const T* points, int64_t n, bool colors, T* out);

@@ -74,26 +74,91 @@ S3D_INLINE void zero(T* values, int n) {
   for (int i = 0; i < n; i += kLanes) store(values + i, V(T(0)));
 }
 
+// Place of samples of a straight stretch of a ray between nodes.
 template <class T>
-static int forward_ray(const FieldCall<T>& call, const FieldRay<T>& ray, FieldSample<T>* samples, RayResult<T>& out) {
-  Walk<T> walk(call, ray);
-  T node0[3], node_step[3];
-  for (int a = 0; a < 3; a++) {
-    const T scale = static_cast<T>(call.n[a] - 1) / (call.high[a] - call.low[a]);
-    node0[a] = (ray.origin[a] - call.low[a]) * scale, node_step[a] = ray.direction[a] * scale;
+struct NodeLine {
+  T first[3], step[3];
+
+  S3D_MEMBER void set(const FieldCall<T>& call, const T* origin, const T* direction) {
+    for (int a = 0; a < 3; a++) {
+      const T scale = static_cast<T>(call.n[a] - 1) / (call.high[a] - call.low[a]);
+      first[a] = (origin[a] - call.low[a]) * scale, step[a] = direction[a] * scale;
+    }
   }
+  S3D_MEMBER void place(T at, FieldSample<T>& sample) const {
+    for (int a = 0; a < 3; a++) sample.nodes[a] = first[a] + step[a] * at;
+  }
+};
+
+// Samples of a ray through a box.
+template <class T>
+struct StraightPath {
+  const FieldCall<T>& call;
+  Walk<T> walk;
+  NodeLine<T> line;
+
+  S3D_MEMBER StraightPath(const FieldCall<T>& call_, const FieldRay<T>& ray) : call(call_), walk(call_, ray) {
+    line.set(call, ray.origin, ray.direction);
+  }
+  S3D_MEMBER bool next(FieldSample<T>& sample) {
+    T t;
+    if (!walk.next(call.occupancy, &t)) return false;
+    sample.t = sample.along = t;
+    line.place(t, sample);
+    return true;
+  }
+};
+
+// Samples of a ray that is straight piece by piece, at equal distances in the frame of the field.
+template <class T>
+struct WarpedPath {
+  const FieldCall<T>& call;
+  int piece = 0;
+  T before = 0;  // length of the pieces that are done
+  WarpedRay<T> ray;
+  FieldRay<T> stretch;
+  Walk<T> walk;
+  NodeLine<T> line;
+
+  S3D_MEMBER WarpedPath(const FieldCall<T>& call_, const FieldRay<T>& ray_)
+      : call(call_), ray(call_.warp, ray_, call_.near, call_.far), stretch(on_piece(ray_.jitter)), walk(walk_of_piece()) {
+    line.set(call, stretch.origin, stretch.direction);
+  }
+  S3D_MEMBER FieldRay<T> on_piece(T jitter) const {
+    FieldRay<T> out = {};
+    if (ray.n == 0) return out;
+    for (int a = 0; a < 3; a++)
+      out.origin[a] = ray.pieces[piece].origin[a], out.direction[a] = ray.pieces[piece].direction[a];
+    out.jitter = jitter;
+    return out;
+  }
+  S3D_MEMBER Walk<T> walk_of_piece() const {
+    return Walk<T>(call, stretch, T(0), ray.n == 0 ? T(-1) : ray.pieces[piece].length);
+  }
+  S3D_MEMBER bool next(FieldSample<T>& sample) {
+    T at;
+    while (!walk.next(call.occupancy, &at)) {
+      if (piece + 1 >= ray.n) return false;
+      before += ray.pieces[piece++].length;
+      stretch = on_piece(walk.jitter_beyond);
+      walk = walk_of_piece();
+      line.set(call, stretch.origin, stretch.direction);
+    }
+    sample.t = ray.pieces[piece].distance(at), sample.along = before + at;
+    line.place(at, sample);
+    return true;
+  }
+};
+
+template <class T, class Path>
+S3D_INLINE int forward_along(const FieldCall<T>& call, Path&& path, FieldSample<T>* samples, RayResult<T>& out) {
   if (out.features) zero(out.features, call.n_features());
   T transmittance = 1, distance = 0;
   int n = 0;
   bool goes_on = true;
   while (goes_on) {
     int n_here = 0;
-    T t;
-    while (n_here < 16 && n + n_here < kMaxRaySamples && walk.next(call.occupancy, &t)) {
-      FieldSample<T>& sample = samples[n + n_here++];
-      sample.t = t;
-      for (int a = 0; a < 3; a++) sample.nodes[a] = node0[a] + node_step[a] * t;
-    }
+    while (n_here < 16 && n + n_here < kMaxRaySamples && path.next(samples[n + n_here])) n_here++;
     goes_on = n_here == 16;
     if (n_here == 0) break;
     const SampleBlock<T> block = block_of(call, samples + n, n_here);
@@ -117,10 +182,16 @@ static int forward_ray(const FieldCall<T>& call, const FieldRay<T>& ray, FieldSa
 }
 
 template <class T>
+static int forward_ray(const FieldCall<T>& call, const FieldRay<T>& ray, FieldSample<T>* samples, RayResult<T>& out) {
+  if (call.warp.kind == WarpKind::none) return forward_along(call, StraightPath<T>(call, ray), samples, out);
+  return forward_along(call, WarpedPath<T>(call, ray), samples, out);
+}
+
+template <class T>
 static bool hits(const FieldCall<T>& call, const FieldRay<T>& ray) {
-  Walk<T> walk(call, ray);
-  T t;
-  return walk.next(call.occupancy, &t);
+  FieldSample<T> sample;
+  if (call.warp.kind == WarpKind::none) return StraightPath<T>(call, ray).next(sample);
+  return WarpedPath<T>(call, ray).next(sample);
 }
 
 // Gradients of the weights of up to sixteen samples through their colours.
@@ -144,11 +215,11 @@ struct Distortion {
   S3D_MEMBER Distortion(const FieldCall<T>& call, const FieldSample<T>* samples, int n)
       : weight(call.distortion), step(call.step) {
     for (int i = 0; weight != 0 && i < n; i++)
-      ahead += samples[i].weight(), moment_ahead += samples[i].weight() * samples[i].t;
+      ahead += samples[i].weight(), moment_ahead += samples[i].weight() * samples[i].along;
   }
   S3D_MEMBER T gradient(const FieldSample<T>& sample) {
     if (weight == 0) return 0;
-    const T w = sample.weight(), t = sample.t;
+    const T w = sample.weight(), t = sample.along;
     ahead -= w, moment_ahead -= w * t;
     const T spread = t * ahead - moment_ahead + moment_behind - t * behind;
     behind += w, moment_behind += w * t;

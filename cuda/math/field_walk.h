@@ -33,17 +33,22 @@ struct FieldRay {
 // skipped does not move the other samples (Amanatides and Woo 1987, over three sizes of cells). T is a number.
 template <class T>
 struct Walk {
-  T t0, step, jitter;
+  T t0, step, jitter, jitter_beyond;
   int64_t k, n;
   T cell0[3], cell_step[3], inverse[3];  // position in cells of occupancy = cell0 + cell_step t
 
   // F has low, high, near, far, step and occupancy.
   template <class F>
-  S3D_WALK_MEMBER Walk(const F& field, const FieldRay<T>& ray) : step(field.step), jitter(ray.jitter), k(0) {
+  S3D_WALK_MEMBER Walk(const F& field, const FieldRay<T>& ray) : Walk(field, ray, field.near, field.far) {}
+
+  template <class F>
+  S3D_WALK_MEMBER Walk(const F& field, const FieldRay<T>& ray, T near, T far) : step(field.step), jitter(ray.jitter), k(0) {
     T t1;
-    ray_box(ray.origin, ray.direction, field.low, field.high, field.near, field.far, &t0, &t1);
+    ray_box(ray.origin, ray.direction, field.low, field.high, near, far, &t0, &t1);
     const T last = (t1 - t0) / step - jitter;
     n = last >= 0 ? static_cast<int64_t>(last) + 1 : 0;
+    // Where samples go on at the same distances on another piece of the ray.
+    jitter_beyond = t1 > t0 ? static_cast<T>(n) - last : jitter;
     // Samples keep their places, whatever is left out.
     if (ray.from > t0) k = static_cast<int64_t>((ray.from - t0) / step - jitter);
     if (ray.until < t1) n = ray.until < t0 ? 0 : static_cast<int64_t>((ray.until - t0) / step - jitter) + 1;

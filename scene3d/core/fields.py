@@ -10,7 +10,8 @@ between nodes; the first and the last node lie on the faces of the box. Ranks ar
 A plane ab is [n_b, n_a, R], a line [n, R], the vectors of all leaves along an axis [n_leaves, nodes, R], rows of bases
 [n_bases, R].
 
-density = density_scale softplus(feature + density_shift), per scene unit. A decoder makes a colour from the mean
+density = density_scale softplus(feature + density_shift), per scene unit. A field without bounds has a warp (see
+scene3d.core.warp): then box, step and density are meant in its frame. A decoder makes a colour from the mean
 feature along a ray (weights as in compositing) and the direction of the ray: one evaluation per pixel.
 """
 
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from scene3d.core.bases import RadialBases
 from scene3d.core.checks import Dims
+from scene3d.core.warp import Warp
 
 FieldKind = Literal["vm", "cp", "trivec", "rbf"]
 LANES = 16
@@ -141,6 +143,7 @@ class Field:
         step: Distance of samples along a ray, scene units.
         levels: Of trivec, one or two; no others have any.
         bases: Of rbf; no others have any.
+        warp: Of the world to the frame in which the box lies; None = the box lies in the world.
     """
 
     kind: FieldKind
@@ -154,6 +157,7 @@ class Field:
     occupancy: Tensor | None = None
     levels: tuple[LeafLevel, ...] = ()
     bases: RadialBases | None = None
+    warp: Warp | None = None
 
     def __post_init__(self) -> None:
         dims = Dims()
@@ -274,8 +278,9 @@ class Field:
         occupancy = None if self.occupancy is None else self.occupancy.to(device=device)
         levels = tuple(replace(level, taken=level.taken.to(device=device)) for level in self.levels)
         bases = None if self.bases is None else self.bases.to(device, dtype)
+        warp = None if self.warp is None else self.warp.to(device=device, dtype=dtype)
         box = self.box.to(device=device, dtype=dtype)
-        return replace(moved, box=box, occupancy=occupancy, levels=levels, bases=bases)
+        return replace(moved, box=box, occupancy=occupancy, levels=levels, bases=bases, warp=warp)
 
     def detach(self) -> Field:
         return self.map(lambda value: value.detach())

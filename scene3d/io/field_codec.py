@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from scene3d.core.fields import (
     n_modes,
 )
 from scene3d.core.scene import Scene
+from scene3d.core.warp import WARP_KINDS, Warp
 from scene3d.io.s3d_container import DAMAGED, Container
 from scene3d.ops.radial_bases import listed
 
@@ -67,6 +68,9 @@ def encode_field(scene: Scene) -> Container:
         "step": field.step,
         "cells": shape,
     }
+    if field.warp is not None:
+        matrix = field.warp.frame_from_world.double().flatten().tolist()
+        meta["warp"] = {"kind": field.warp.kind, "frame_from_world": matrix}
     if field.levels:
         meta["levels"] = [
             {"cubes": list(level.taken.shape), "nodes": level.nodes, "is_shifted": level.is_shifted}
@@ -94,6 +98,7 @@ class Layout:
         path: For the texts of errors.
         levels: Of leaves.
         bases: Of rbf.
+        warp: Of the world to the frame of the box.
     """
 
     kind: FieldKind
@@ -107,6 +112,7 @@ class Layout:
     path: Path
     levels: tuple[LeafLevel, ...] = ()
     bases: RadialBases | None = None
+    warp: Warp | None = None
 
     def factors(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Label, name and shape of each factor, in the order of Field.factors()."""
@@ -149,6 +155,7 @@ class Layout:
                 occupancy=self.occupancy,
                 levels=self.levels,
                 bases=self.bases,
+                warp=self.warp,
                 **self.numbers,
             )
         except ValueError as error:
@@ -177,6 +184,7 @@ def read_layout(container: Container, path: Path) -> Layout:
         path,
         _levels(container, path) if kind == "trivec" else (),
         _bases(container, path) if kind == "rbf" else None,
+        _warp(container, path),
     )
 
 
@@ -195,6 +203,21 @@ def _occupancy(container: Container, meta: _Meta, path: Path) -> Tensor | None:
     if container.meta.get("cells") is None:
         return None
     return _unpack_cells(container, "occupancy", meta.integers("cells", 3, MAX_NODES), path)
+
+
+def _warp(container: Container, path: Path) -> Warp | None:
+    table = container.meta.get("warp")
+    if table is None:
+        return None
+    kind, numbers = (table.get("kind"), table.get("frame_from_world")) if isinstance(table, dict) else (None, None)
+    is_matrix = isinstance(numbers, list) and len(numbers) == 12 and all(map(_is_number, numbers))
+    if kind not in WARP_KINDS or not is_matrix:
+        words = f"expected a kind ({' or '.join(WARP_KINDS)}) and 12 numbers"
+        raise FormatError(path, f"warp: {words}, got {str(table)[:80]}", remedy=DAMAGED)
+    try:
+        return Warp(kind, torch.tensor(numbers, dtype=torch.float32).reshape(3, 4))
+    except ValueError as error:
+        raise FormatError(path, f"warp: {error}", remedy=DAMAGED) from error
 
 
 def _levels(container: Container, path: Path) -> tuple[LeafLevel, ...]:
@@ -292,7 +315,7 @@ class _Meta:
 
     def number(self, name: str) -> float:
         value = self._values.get(name)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < 1e30:
+        if not _is_number(value):
             raise self._wrong(name, "a number", value)
         return float(value)
 
@@ -318,12 +341,16 @@ class _Meta:
         """Six numbers in two rows."""
         rows = self._values.get(name)
         flat = [v for row in rows for v in row] if isinstance(rows, list) and all(map(_is_list, rows)) else None
-        if flat is None or len(flat) != 6 or not all(isinstance(v, (int, float)) and abs(v) < 1e30 for v in flat):
+        if flat is None or len(flat) != 6 or not all(map(_is_number, flat)):
             raise self._wrong(name, "two corners", rows)
         return [float(v) for v in flat]
 
     def _wrong(self, name: str, expected: str, value: Any) -> FormatError:
         return FormatError(self._path, f"{name}: expected {expected}, got {value!r}", remedy=DAMAGED)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30
 
 
 def _is_list(value: Any) -> bool:

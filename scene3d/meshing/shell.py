@@ -74,10 +74,12 @@ def extract_shell(field: Field, depth_cells: float = 3.0) -> Shell:
             the box has 160. Smaller ones need fewer samples and cut matter that light reaches.
 
     Raises:
-        ValueError: nothing in the box is dense.
+        ValueError: nothing in the box is dense, or the field has no bounds.
     """
     from scipy import ndimage
 
+    if field.warp is not None:
+        raise ValueError("field: expected one in a box, got one without bounds: no mesh goes around it")
     field = field.detach().to("cpu", torch.float32)
     size = field.box[1] - field.box[0]
     edge = float(size.amax()) / CELLS

@@ -10,6 +10,7 @@ import torch
 from scene3d.core.capture import Capture
 from scene3d.core.errors import FormatError
 from scene3d.core.fields import Field, LeafLevel, decoder_of
+from scene3d.core.warp import Warp
 from scene3d.ops.radial_bases import listed
 from scene3d.recon import checkpoint
 from scene3d.recon.field_settings import FieldFitSettings
@@ -41,6 +42,7 @@ def save(path: Path, state: FieldState, capture: Capture, settings: FieldFitSett
         "what": KIND,
         "numbers": {name: getattr(values, name) for name in _FIELD_NUMBERS},
         "box": values.box,
+        "warp": None if values.warp is None else (values.warp.kind, values.warp.frame_from_world),
         "occupancy": values.occupancy,
         "levels": [(level.taken, level.nodes, level.is_shifted) for level in values.levels],
         "bases": None if values.bases is None else [values.bases.centers, values.bases.shapes, values.bases.waves],
@@ -77,6 +79,7 @@ def load(path: Path, capture: Capture, settings: FieldFitSettings) -> FieldState
             occupancy=data["occupancy"],
             levels=tuple(LeafLevel(*level) for level in data["levels"]),
             bases=None if data.get("bases") is None else listed(*data["bases"]),
+            warp=None if data["warp"] is None else Warp(*data["warp"]),
             **data["numbers"],
         )
         moments = [(mean, square) for mean, square in data["moments"]]

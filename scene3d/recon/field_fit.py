@@ -6,6 +6,7 @@ come from one generator, native code does not depend on threads, and torch runs 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -20,25 +21,30 @@ from scene3d.core.errors import CaptureError
 from scene3d.core.fields import Field
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
-from scene3d.ops.occupancy import cell_centers, is_occupied, occupied_box
+from scene3d.ops.occupancy import cell_centers, dilate, is_occupied, occupied_box
 from scene3d.ops.threads import single_threaded_torch
 from scene3d.recon import field_checkpoint
 from scene3d.recon.field_adam import update
 from scene3d.recon.field_bases import with_bases
-from scene3d.recon.field_box import find_box, given_box, hull_cells
+from scene3d.recon.field_box import hull_cells
 from scene3d.recon.field_leaves import leaf_nodes, refine, to_leaves
 from scene3d.recon.field_losses import TV_EVERY, add_variation_grads, structure_grad
 from scene3d.recon.field_mask import find_occupied
 from scene3d.recon.field_rays import RayBatch, RayPool
 from scene3d.recon.field_settings import FieldFitSettings
+from scene3d.recon.field_space import find_space
 from scene3d.recon.field_state import FieldState, first_state, grid_sizes, resolution_of
 from scene3d.recon.losses import eval_background
 from scene3d.recon.validate import Validation, validate_scene
 from scene3d.render.field_cpu import NativeDecoder, NativeField
 from scene3d.render.field_march import RaySums
 
+logger = logging.getLogger(__name__)
+
 LOG_EVERY = 50
 LOSS_WINDOW = 50  # Steps over which the loss shown is averaged.
+# Rays that look for cells with matter, and the weight that a sample in one must have.
+SEEN_RAYS, SEEN_WEIGHT = 400_000, 0.004
 # Opacity along one step below which a cell counts as empty in the end.
 FINAL_ALPHA = 1e-3
 
@@ -199,7 +205,8 @@ class _Run:
 
     def _background(self, n: int) -> Tensor:  # [n, 3]
         name = self.settings.background
-        if name == "random" or (name == "auto" and self.capture.has_alpha):
+        is_open = self.state.field.warp is not None
+        if name == "random" or (name == "auto" and (self.capture.has_alpha or is_open)):
             return torch.rand(n, 3, generator=self.state.generator)
         return torch.full((n, 3), 1.0 if name == "white" else 0.0)
 
@@ -240,7 +247,7 @@ class _Run:
     def _mask(self) -> None:
         """Find empty cells; the first time, also cut the box to what is left."""
         state = self.state
-        cells = find_occupied(state.field, self.settings.keep_cells)
+        cells = self._seen(find_occupied(state.field, self.settings.keep_cells))
         if state.n_masks == 0 and state.field.kind in ("vm", "cp"):
             old = state.field.box
             state.shrink(occupied_box(cells, old))
@@ -251,10 +258,19 @@ class _Run:
         self._hand_over()
         self._keep_hits(state.field.step)
 
+    def _seen(self, cells: Tensor) -> Tensor:
+        """Of a field without bounds, only cells that some photo shows: haze behind things would fill the others."""
+        if self.state.field.warp is None:
+            return cells
+        native = NativeField(self.state.field)
+        shape = (cells.shape[0], cells.shape[1], cells.shape[2])
+        kept = cells & dilate(self.pool.seen_cells(native, shape, SEEN_RAYS, SEEN_WEIGHT))
+        return kept if bool(kept.any()) else cells
+
     def _tighten(self) -> None:
         """In the end, leave out what is all but empty: whoever renders the field looks at fewer samples."""
         state = self.state
-        cells = find_occupied(state.field, self.settings.keep_cells, FINAL_ALPHA)
+        cells = self._seen(find_occupied(state.field, self.settings.keep_cells, FINAL_ALPHA))
         state.field = replace(state.field, occupancy=cells)
         state.drop_leaves()
 
@@ -273,8 +289,10 @@ class _Run:
             return field_checkpoint.load(path, self.capture, settings)
         if first is not None:
             return first
-        box = find_box(self.capture, settings.seed) if settings.box is None else given_box(settings.box)
-        return first_state(settings, box, hull_cells(self.capture, box))
+        space = find_space(self.capture, settings.space, settings.box, settings.near_radius, settings.seed)
+        logger.info("%s", f"the field lives in {space.reason}")
+        cells = hull_cells(self.capture, space.box) if space.warp is None else None
+        return first_state(settings, space.box, cells, space.warp)
 
     def _check_finite(self) -> None:
         if not self.state.field.is_finite():

@@ -91,6 +91,17 @@ class RayPool:
         kept = torch.cat(parts)
         self._kept = kept if len(kept) else self._used
 
+    def seen_cells(self, native: NativeField, shape: tuple[int, int, int], n: int, least: float) -> Tensor:
+        """Cells of the box that about n rays, evenly over all pixels, give more weight than `least`. [Z, Y, X] bool"""
+        n_all = int(self._starts[-1]) if self._used is None else len(self._used)
+        cells = torch.zeros(shape, dtype=torch.uint8)
+        # No divisor of the width: strides must not fall on the same columns.
+        every = max(1, n_all // n) | 1
+        picked = torch.arange(0, n_all, every)
+        for part in (picked if self._used is None else self._used[picked].long()).split(RAYS_AT_ONCE):
+            native.seen_cells(*self._rays(part), least, cells)
+        return cells.bool()
+
     def _rays(self, index: Tensor) -> tuple[Tensor, Tensor]:
         view = torch.searchsorted(self._starts, index, right=True) - 1
         place = index - self._starts[view]

@@ -7,16 +7,18 @@ coarse field of planes and lines: the first growth puts leaves around what it ho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from scene3d.core.fields import LANES, FieldKind
 from scene3d.recon.settings import BackgroundName
 
 FieldPresetName = Literal["fast", "balanced", "best"]
+SpaceName = Literal["auto", "box", "contracted", "ndc"]
 LeavesName = Literal["one", "two", "cover"]
 PlacingName = Literal["kmeans", "even"]
 MAX_VOXELS = 640**3
+OPEN_FIRST_VOXELS = 64**3
 MAX_LEAF_NODES = 65
 MAX_BASES = 1 << 18
 
@@ -57,7 +59,11 @@ class FieldFitSettings:
         distortion: Weight of how far density spreads along rays, in diagonals of the box (Barron et al. 2022).
         tv: Weight of the mean squared difference of neighbouring nodes of density.
         box: Least and greatest corner, world; None finds one.
-        background: auto = random colours where photos have alpha, else black.
+        space: Where the field lives: in a box, in all of space contracted around a near cube, or in the normalised
+            device coordinates of cameras that look one way.
+        near_radius: contracted: half of the side of the near cube, scene units; None finds one.
+        background: auto = random colours where photos have alpha, and where the field has no bounds: then nothing
+            must show through. Else black.
         eval_steps: Steps after which test views are measured, besides the last.
         checkpoint_every: Steps between checkpoints, 0 = only at the end.
     """
@@ -91,6 +97,8 @@ class FieldFitSettings:
     distortion: float = 0.0
     tv: float = 0.0
     box: tuple[float, float, float, float, float, float] | None = None
+    space: SpaceName = "auto"
+    near_radius: float | None = None
     background: BackgroundName = "auto"
     eval_steps: tuple[int, ...] = ()
     checkpoint_every: int = 2000
@@ -121,6 +129,10 @@ class FieldFitSettings:
             raise ValueError(f"waves: expected 0 or 1 to 1000, got {self.waves}")
         if not 2 <= self.leaf_nodes <= MAX_LEAF_NODES:
             raise ValueError(f"leaf_nodes: expected 2 to {MAX_LEAF_NODES}, got {self.leaf_nodes}")
+        if self.box is not None and self.space not in ("auto", "box"):
+            raise ValueError(f"box: a field in the space {self.space} has none, give one or the other")
+        if self.near_radius is not None and not self.near_radius > 0:
+            raise ValueError(f"near_radius: expected more than 0 scene units, got {self.near_radius}")
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time_limit: expected more than 0 seconds, got {self.time_limit}")
         if not 0 < self.keep_cells <= 1:
@@ -149,6 +161,22 @@ def field_preset(name: FieldPresetName, kind: FieldKind, max_steps: int | None =
         bases=bases,
         # TensoRF-CP is held by the product of three lines already.
         l1=1e-5 if kind == "cp" else 8e-5,
+    )
+
+
+def without_bounds(settings: FieldFitSettings) -> FieldFitSettings:
+    """Settings of a preset, for a field that holds all that photos see: every ray goes through all of it."""
+    return replace(
+        settings,
+        batch_rays=2048,
+        first_voxels=min(OPEN_FIRST_VOXELS, settings.last_voxels),
+        grow_at=(0.25, 0.45, 0.65),
+        mask_at=(0.15, 0.25, 0.45, 0.65),
+        step_in_voxels=1.0,
+        lr_factors=0.03,
+        lr_decoder=4e-3,
+        # Without silhouettes, nothing but this clears the fog between cameras and things.
+        distortion=0.03,
     )
 
 

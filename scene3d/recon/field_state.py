@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from scene3d.core.fields import BASES, DIRECTION_TERMS, FACTORS, Decoder, Field, FieldKind, decoder_of
+from scene3d.core.warp import Warp
 from scene3d.recon.field_leaves import kept_leaves, select_leaves, step_size
 from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.render.field_cpu import empty_marks
 
 # Optical depth of a box's diagonal per unit of softplus: TensoRF's 25 per unit in boxes of side 3.
 DENSITY_PER_DIAGONAL = 130.0
+# Before shift, of fields without bounds: thin fog everywhere, that clears where photos disagree.
+OPEN_SHIFT = -4.0
 FACTOR_SPREAD = {"vm": 0.1, "cp": 0.4}
 
 
@@ -126,7 +129,9 @@ class FieldState:
         self.make_room()
 
 
-def first_state(settings: FieldFitSettings, box: Tensor, occupancy: Tensor | None) -> FieldState:
+def first_state(
+    settings: FieldFitSettings, box: Tensor, occupancy: Tensor | None, warp: Warp | None = None
+) -> FieldState:
     """Step 0: small random factors; of planes and lines where leaves or bases are to come."""
     kind: FieldKind = "cp" if settings.kind == "cp" else "vm"
     generator = torch.Generator().manual_seed(settings.seed)
@@ -148,6 +153,8 @@ def first_state(settings: FieldFitSettings, box: Tensor, occupancy: Tensor | Non
         DENSITY_PER_DIAGONAL / float((box[1] - box[0]).norm()),
         step_size(box, resolution, settings.step_in_voxels),
         occupancy=occupancy,
+        density_shift=-10.0 if warp is None else OPEN_SHIFT,
+        warp=warp,
     )
     n_numbers = sum(v.numel() for v in values.decoder.tensors())
     state = FieldState(values, [], (torch.zeros(n_numbers), torch.zeros(n_numbers)), generator)

@@ -12,6 +12,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.fields import Decoder, Field
 from scene3d.ops.rays import camera_rays, tiled_pixels
+from scene3d.ops.warp import frame_points, stretch
 from scene3d.render import field_cpu, field_cuda, field_reference
 from scene3d.render.field_march import MarchSettings, RaySums
 from scene3d.render.types import RasterSettings, RasterStats, Render
@@ -119,7 +120,11 @@ def _normals(field: Field, origins: Tensor, directions: Tensor, distance: Tensor
 
     points = (origins + directions * distance[:, None]).detach()
     plain = replace(field.detach(), occupancy=None)
-    offsets = torch.eye(3, dtype=field.dtype, device=field.device) * (2 * field.step)
+    reach = torch.full_like(distance[:, None].detach(), 2 * field.step)
+    if field.warp is not None:
+        framed = frame_points(field.warp, points).nan_to_num(0.0)
+        reach = reach / stretch(field.warp, framed)[:, None]
+    offsets = [reach * axis for axis in torch.eye(3, dtype=field.dtype, device=field.device)]
     with torch.no_grad():
         slopes = [density_at(plain, points + offset) - density_at(plain, points - offset) for offset in offsets]
     gradient = torch.stack(slopes, dim=1)

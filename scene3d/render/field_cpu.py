@@ -12,6 +12,7 @@ from scene3d.core.bases import RadialBases
 from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.fields import FIELD_KINDS, LANES, Decoder, Field, decoder_of
+from scene3d.core.warp import WARP_KINDS
 from scene3d.ops.occupancy import pack_bits
 from scene3d.render.field_march import USUAL, MarchSettings, RaySums
 
@@ -55,6 +56,9 @@ class NativeField:
         if field.bases is not None:
             _set_bases(self._native, field, field.bases)
         self._native.set_box(*field.box.double().tolist())
+        if field.warp is not None:
+            matrix = field.warp.frame_from_world.double().flatten().tolist()
+            self._native.set_warp(1 + WARP_KINDS.index(field.warp.kind), matrix)
         self._native.set_values([value.detach().contiguous() for value in field.factors()])
         words, coarse, size = None, None, [1, 1, 1]
         if field.occupancy is not None:
@@ -102,14 +106,18 @@ class NativeField:
         self._native.hits(origins, directions, out)
         return out.bool()
 
+    def seen_cells(self, origins: Tensor, directions: Tensor, least: float, cells: Tensor) -> None:
+        """Set the cells of the box [Z, Y, X] uint8 in which a sample of some ray has more weight than `least`."""
+        self._native.mark_seen(origins, directions, least, cells)
+
     def density_features(self, points: Tensor) -> Tensor:
-        """Density before shift and softplus. [P, 3] to [P]"""
+        """Density before shift and softplus, at points of the frame of the box. [P, 3] to [P]"""
         out = torch.empty(len(points), dtype=self.dtype)
         self._native.look_up(points.contiguous(), False, out)
         return out
 
     def color_features(self, points: Tensor) -> Tensor:
-        """Features of colour. [P, 3] to [P, A]"""
+        """Features of colour, at points of the frame of the box. [P, 3] to [P, A]"""
         out = torch.empty(len(points), self.n_features, dtype=self.dtype)
         self._native.look_up(points.contiguous(), True, out)
         return out

@@ -18,11 +18,10 @@ from scene3d.render.field_march import USUAL, MarchSettings, RaySums
 
 
 def takes(field: Field) -> bool:
-    """Whether the CUDA module is there and knows the kind, the field on its device, in float32, of not too many
+    """Whether the CUDA module is there and knows the kind, the field in a box, on its device, in float32, of few enough
     features."""
-    return (
-        field.bases is None and cuda_call.takes(*field.factors()) and field.n_features <= cuda_call.module.MAX_FEATURES
-    )
+    is_known = field.bases is None and field.warp is None and cuda_call.takes(*field.factors())
+    return is_known and field.n_features <= cuda_call.module.MAX_FEATURES
 
 
 def march(

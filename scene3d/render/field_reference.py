@@ -9,6 +9,7 @@ from scene3d.core.fields import Decoder, Field
 from scene3d.ops.factor_grid import density_feature, node_coordinates, products
 from scene3d.ops.occupancy import is_occupied
 from scene3d.ops.sh import basis as sh_basis
+from scene3d.ops.warp import ray_pieces
 from scene3d.render.field_march import USUAL, MarchSettings, RaySums
 
 MIN_PIXEL_OPACITY = 1e-6
@@ -28,8 +29,8 @@ def march(
 
     Differentiable in the factors of the field.
     """
-    t, is_taken = _samples(field, origins, directions, jitter, settings)
-    points = origins[:, None] + directions[:, None] * t[..., None]
+    take = _samples if field.warp is None else _warped_samples
+    t, points, is_taken = take(field, origins, directions, jitter, settings)
     if field.occupancy is not None:
         is_taken = is_taken & is_occupied(field.occupancy, field.box, points)
     nodes = node_coordinates(field, points[is_taken])
@@ -71,17 +72,53 @@ def decode(decoder: Decoder, features: Tensor, opacity: Tensor, directions: Tens
 
 def _samples(
     field: Field, origins: Tensor, directions: Tensor, jitter: Tensor | None, settings: MarchSettings
-) -> tuple[Tensor, Tensor]:
-    """Distances [R, S] and which of them lie in the box [R, S]."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances [R, S], places [R, S, 3] and which of them lie in the box [R, S]."""
+    enters, leaves = _crossings(field, origins, directions, settings.near, settings.far)
+    offset = torch.full_like(enters, 0.5) if jitter is None else jitter
+    t, is_taken, _ = _steps(enters, leaves, offset, field.step)
+    return t, origins[:, None] + directions[:, None] * t[..., None], is_taken
+
+
+def _warped_samples(
+    field: Field, origins: Tensor, directions: Tensor, jitter: Tensor | None, settings: MarchSettings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of a field with a warp: steps are equal in its frame, and go on from piece to piece of a ray."""
+    assert field.warp is not None
+    pieces = ray_pieces(field.warp, origins, directions, settings.near, settings.far)
+    offset = torch.full_like(origins[:, 0], 0.5) if jitter is None else jitter
+    parts = []
+    for k in range(pieces.lengths.shape[1]):
+        begin, way, length = pieces.origins[:, k], pieces.directions[:, k], pieces.lengths[:, k]
+        enters, leaves = _crossings(field, begin, way, 0.0, torch.inf)
+        leaves = torch.where(length > 0, torch.minimum(leaves, length), -1.0)
+        s, is_taken, offset = _steps(enters, leaves, offset, field.step)
+        spread = [value[:, None].expand(*s.shape, *value.shape[1:]) for value in (begin, way)]
+        parts.append((pieces.distances_on(k, s), spread[0] + spread[1] * s[..., None], is_taken))
+    t, points, is_taken = (torch.cat(values, dim=1) for values in zip(*parts, strict=True))
+    return t, points, is_taken
+
+
+def _crossings(field: Field, origins: Tensor, directions: Tensor, near: float, far: float) -> tuple[Tensor, Tensor]:
+    """Where rays enter and leave the box. [R] each"""
     a, b = (field.box[0] - origins) / directions, (field.box[1] - origins) / directions
     inside = (origins >= field.box[0]) & (origins <= field.box[1])
     # A ray along a face has no crossing with it: it is inside for ever or never.
     never = torch.where(inside, torch.inf, -torch.inf)
-    enters = torch.where(directions == 0, -never, torch.minimum(a, b)).amax(dim=1).clamp_min(settings.near)
-    leaves = torch.where(directions == 0, never, torch.maximum(a, b)).amin(dim=1).clamp_max(settings.far)
-    offset = torch.full_like(enters, 0.5) if jitter is None else jitter
-    last = (leaves - enters) / field.step - offset
+    enters = torch.where(directions == 0, -never, torch.minimum(a, b)).amax(dim=1).clamp_min(near)
+    leaves = torch.where(directions == 0, never, torch.maximum(a, b)).amin(dim=1).clamp_max(far)
+    return enters, leaves
+
+
+def _steps(enters: Tensor, leaves: Tensor, offset: Tensor, step: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Samples [R, S], which of them there are [R, S], and the offset [R] with which they go on behind the end."""
+    last = (leaves - enters) / step - offset
     n = int(last.amax().clamp_min(-1)) + 1
-    k = torch.arange(max(n, 1), device=origins.device)
+    k = torch.arange(max(n, 1), device=enters.device)
+    beyond = torch.where(last >= 0, last.floor() + 1, 0.0) - last
     enters = torch.where(last >= 0, enters, 0.0)
-    return enters[:, None] + (k + offset[:, None]) * field.step, k <= last[:, None]
+    return (
+        enters[:, None] + (k + offset[:, None]) * step,
+        k <= last[:, None],
+        torch.where(leaves > enters, beyond, offset),
+    )

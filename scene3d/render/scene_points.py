@@ -10,6 +10,10 @@ from torch import Tensor
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
 from scene3d.ops.occupancy import cell_centers
+from scene3d.ops.warp import frame_weights, world_points
+
+# Far cells of a field without bounds are large: their weight falls with the power of their distance.
+FAR_POWER = -3
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,8 @@ class ScenePoints:
 
     Attributes:
         positions: World. [P, 3]
-        weights: How much of the scene each stands for: opacities of Gaussians, 1 for cells of a field. [P]
+        weights: How much of the scene each stands for: opacities of Gaussians, 1 for cells of a field, less for those
+            that lie far away in a field without bounds. [P]
     """
 
     positions: Tensor
@@ -36,7 +41,9 @@ def scene_points(scene: Scene) -> ScenePoints:
         cells = torch.ones(2, 2, 2, dtype=torch.bool)
     shape = (cells.shape[0], cells.shape[1], cells.shape[2])
     positions = cell_centers(shape, payload.box.detach().cpu())[cells.cpu()]
-    return ScenePoints(positions, torch.ones(len(positions), dtype=positions.dtype))
+    if payload.warp is None:
+        return ScenePoints(positions, torch.ones(len(positions), dtype=positions.dtype))
+    return ScenePoints(world_points(payload.warp, positions), frame_weights(payload.warp, positions) ** FAR_POWER)
 
 
 @torch.no_grad()

@@ -9,6 +9,12 @@ from scene3d.core.fields import AXES
 from scene3d.core.scene import Scene
 from scene3d.report.facts import size_text
 
+SPACES = {
+    "box": "a box",
+    "cube": "without bounds, contracted beyond {:.4g} scene units",
+    "frustum": "without bounds ahead, from {:.4g} scene units on (normalised device coordinates)",
+}
+
 
 @dataclass(frozen=True)
 class FieldFacts:
@@ -18,7 +24,8 @@ class FieldFacts:
         size_bytes: Of the file.
         kind: How it is factored.
         nodes: Along x, y, z.
-        box: Least and greatest corner, world.
+        box: Least and greatest corner, world; in the frame of the warp where there is one.
+        space: Where it lives, in words.
         leaves: Number and nodes along an edge of the leaves of each level; of trivec only.
         bases: Radial bases; of rbf only.
         ranks: Of each mode, for density and for colour.
@@ -36,6 +43,7 @@ class FieldFacts:
     leaves: list[tuple[int, int]]
     bases: int
     box: list[list[float]]
+    space: str
     ranks: tuple[int, int]
     n_numbers: int
     n_decoder_numbers: int
@@ -59,6 +67,7 @@ def field_facts(scene: Scene, size_bytes: int) -> FieldFacts:
         leaves=[(level.n_leaves, level.nodes) for level in field.levels],
         bases=0 if field.bases is None else len(field.bases),
         box=field.box.tolist(),
+        space=SPACES[field.warp.kind if field.warp else "box"].format(1 / field.warp.scale if field.warp else 0.0),
         ranks=field.ranks,
         n_numbers=field.n_numbers,
         n_decoder_numbers=sum(value.numel() for value in field.decoder.tensors()),
@@ -76,6 +85,7 @@ def field_text(facts: FieldFacts) -> str:
     occupied = "not known"
     if facts.occupied is not None:
         occupied = f"{100 * facts.occupied[0]:.1f} % of the box, {facts.occupied[1]:,} cells"
+    unit = "scene units" if facts.space == SPACES["box"] else "of the frame"
     lines = [
         f"size        {size_text(facts.size_bytes)}",
         f"field       {facts.kind}, {'x'.join(str(n) for n in facts.nodes)} nodes",
@@ -83,9 +93,10 @@ def field_text(facts: FieldFacts) -> str:
         *([f"bases       {facts.bases:,}, radial"] if facts.bases else []),
         f"ranks       {facts.ranks[0]} for density, {facts.ranks[1]} for colour",
         f"numbers     {facts.n_numbers:,}, of which {facts.n_decoder_numbers:,} in the decoder",
+        f"space       {facts.space}",
         f"box         {box}",
         f"occupied    {occupied}",
-        f"step        {facts.step:.4g} scene units",
+        f"step        {facts.step:.4g} {unit}",
         *([] if facts.is_finite else ["warning     some numbers are not finite"]),
         *(f"{name:<11} {value}" for name, value in facts.tags.items() if value),
     ]

@@ -19,7 +19,14 @@ from scene3d.io.camera_path import CAMERAS_NAME, cameras_json
 from scene3d.io.registry import FIELD_FILE, write_scene
 from scene3d.recon import field_checkpoint, fit_files
 from scene3d.recon.field_fit import FieldFitResult, FieldHooks, fit_field
-from scene3d.recon.field_settings import FieldFitSettings, LeavesName, PlacingName, field_preset
+from scene3d.recon.field_settings import (
+    FieldFitSettings,
+    LeavesName,
+    PlacingName,
+    SpaceName,
+    field_preset,
+    without_bounds,
+)
 from scene3d.recon.presets import PresetName
 from scene3d.render.surround import up_axis
 
@@ -32,6 +39,12 @@ class FieldConfig:
 
     box: tuple[float, float, float, float, float, float] | None = None
     """Of the field, world: x0 y0 z0 x1 y1 z1. Default: around the silhouettes, or around most of the points."""
+    space: SpaceName | None = None
+    """Where the field lives. box = around an object; contracted = all of space, what is far with less detail; ndc = in
+    front of cameras that look one way. Default: box where photos have alpha, else ndc or contracted, by the cameras."""
+    near_radius: float | None = None
+    """contracted: what is nearer than this to where the cameras look keeps its size, scene units. Default: half of the
+    points are."""
     last_voxels: int | None = None
     """Nodes of the last grid in all. More are sharper, slower and larger."""
     step_in_voxels: float | None = None
@@ -99,7 +112,7 @@ class Order:
 
 def run(order: Order, capture: Capture) -> None:
     """Fit, write, print the score."""
-    settings = field_settings(order)
+    settings = field_settings(order, has_bounds=capture.has_alpha)
     path = order.out / "checkpoint.pt"
     resumes = order.resume and path.exists()
     done = field_checkpoint.load(path, capture, settings).step if resumes else 0
@@ -142,8 +155,13 @@ def _default(option: Any) -> Any:
     return option.default if option.default is not MISSING else option.default_factory()
 
 
-def field_settings(order: Order) -> FieldFitSettings:
-    """The preset with what the user gave in its place."""
+def field_settings(order: Order, has_bounds: bool = True) -> FieldFitSettings:
+    """The preset with what the user gave in its place.
+
+    Args:
+        order: What was asked for.
+        has_bounds: Photos show nothing but the subject, so that a field need not hold all that is around.
+    """
     common = dict(order.common)
     preset = field_preset(order.preset, order.kind, common.pop("max_steps", None))
     given = {name: value for name, value in asdict(order.field).items() if value is not None}
@@ -152,6 +170,9 @@ def field_settings(order: Order) -> FieldFitSettings:
         if strange:
             flags = ", ".join(f"--field.{name.replace('_', '-')}" for name in strange)
             raise ValueError(f"{flags}: only --kind {kind} knows it, got {order.kind}")
+    space = given.get("space", "auto")
+    if "box" not in given and (space in ("contracted", "ndc") or (space == "auto" and not has_bounds)):
+        preset = without_bounds(preset)
     if "last_voxels" in given:
         given["first_voxels"] = min(preset.first_voxels, given["last_voxels"])
     return replace(preset, **common, **given)
