@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mesh_shapes import area_and_volume, dense_grid, is_closed, ring_cameras, sphere_field, square
+from mesh_shapes import area_and_volume, box, dense_grid, is_closed, ring_cameras, sphere_field, square
 
 from scene3d.core.errors import FormatError, OutputError
 from scene3d.core.mesh import Mesh, vertex_normals
@@ -18,6 +18,7 @@ from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.compare import CompareSettings, compare_meshes, pixel_footprint
 from scene3d.meshing.finish import FinishSettings, boundary_loops, close_holes, finish, remove_specks
 from scene3d.meshing.picture import mesh_picture
+from scene3d.meshing.preview import turntable
 from scene3d.meshing.texture import bake_texture, color_vertices, fill_unknown, unwrap
 
 pytest.importorskip("scipy", reason="finishing meshes needs scipy: pip install scene3d[mesh]")
@@ -129,6 +130,15 @@ def test_vertices_that_no_picture_shows_take_the_colors_of_their_neighbours():
     colored = color_vertices(mesh, cameras, pictures)
     assert colored.colors is not None
     assert int(colored.colors.min()) >= 199
+
+
+def test_turntables_show_all_of_a_long_thing():
+    mast = box((0.15, 0.15, 2.0))
+    white = Mesh(mast.vertices, mast.faces, colors=torch.full((8, 3), 255, dtype=torch.uint8))
+    tiles = turntable(white, (0.0, 0.0, 1.0)).reshape(4, 320, 6, 320, 3).float()
+    assert float(tiles.amax(dim=1).amax(dim=2).min()) > 200
+    assert float(torch.cat([tiles[:, :4], tiles[:, -4:]], dim=1).max()) < 60
+    assert float(tiles[:, 20:300].amax(dim=(2, 3, 4)).min(dim=1).values.min()) > 60
 
 
 def test_holes_in_a_texture_are_filled_from_around():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
 from scene3d.io.mesh_files import read_mesh
 from scene3d.io.registry import write_scene
+from scene3d.meshing.background import without_background
 
 for package in ("scipy", "trimesh", "xatlas", "fast_simplification"):
     pytest.importorskip(package, reason="the mesh stage needs it: pip install scene3d[mesh]")
@@ -78,6 +81,26 @@ def test_watertight_meshes_are_closed(scene_path: Path, tmp_path: Path):
     options = ["--max-size", "96", "--max-views", "12", "--watertight", "--closed-resolution", "64", "--max-faces", "0"]
     assert main(["mesh", str(scene_path), "--out", str(out), *options]) == 0
     assert is_closed(read_mesh(out))
+
+
+def test_backgrounds_close_the_picture(scene_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    inner, walls = ball().splats(), ball().splats()
+    walls = replace(walls, means=9 * walls.means, log_scales=walls.log_scales + math.log(9))
+    both = {name: torch.cat([value, walls.params()[name]]) for name, value in inner.params().items()}
+    write_scene(Scene(Gaussians(**both)), tmp_path / "room.ply")
+    capture = write_tiny_capture(tmp_path / "capture", ball())
+    out = tmp_path / "room.glb"
+    options = ["--capture", str(capture), "--min-agree", "0", "--min-weight", "0.2", "--far", "5", "--background"]
+    assert main(["mesh", str(tmp_path / "room.ply"), "--out", str(out), "--texture-size", "256", *options]) == 0
+    mesh = read_mesh(out)
+    radii = without_background(mesh).vertices.norm(dim=1)
+    assert float(radii.max()) < 1.5
+    assert float((mesh.vertices.norm(dim=1) > 5).float().mean()) > 0.2
+    assert b'"doubleSided":false' in out.read_bytes()
+    empty = ["--max-size", "96", "--max-views", "24", "--background", "--texture-size", "64"]
+    assert main(["mesh", str(scene_path), "--out", str(tmp_path / "none.glb"), *empty]) == 1
+    assert "background: expected something opaque behind the mesh" in capsys.readouterr().err
+    assert not (tmp_path / "none.glb").exists()
 
 
 def test_a_transparent_scene_says_so_and_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

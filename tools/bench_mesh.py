@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -25,12 +25,14 @@ from scene3d.io.atomic import atomic_write, write_json
 from scene3d.io.capture_files import read_capture
 from scene3d.io.mesh_files import read_mesh, write_mesh
 from scene3d.io.registry import read_scene
+from scene3d.meshing.background import without_background
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.compare import CompareSettings, MeshComparison, compare_meshes, pixel_footprint
 from scene3d.meshing.consistency import ConsistencySettings
 from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views
 from scene3d.meshing.finish import FinishSettings
 from scene3d.meshing.fusion import DepthImage, FusionSettings, fuse
+from scene3d.meshing.level_set import LEVEL
 from scene3d.meshing.picture import mesh_picture
 from scene3d.meshing.scene_mesh import MeshSettings, mesh_scene
 from scene3d.meshing.surfaces import Method, SurfaceSettings
@@ -41,7 +43,7 @@ from scene3d.render.scene_view import render_scene
 from scene3d.render.types import RasterSettings
 
 COLUMNS = ("method", "Chamfer", "accuracy", "completeness", "F ½ px", "F 1 px", "F 2 px", "normals", "triangles")
-COLUMNS += ("s", "cpu s", "mesh dB", "scene dB")
+COLUMNS += ("s", "cpu s", "mesh dB", "scene dB", "share", "covered dB", "scene dB", "whole dB", "scene dB")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,12 @@ class Config:
     """Surfaces farther from the cameras are left out."""
     max_faces: int = 50_000
     """Triangles at most; 0 = all."""
+    level: float = LEVEL
+    """levelset, tetrahedra: share of the light that is lost at the surface."""
+    background: bool = False
+    """Put a shell behind the mesh for the pictures; distances are of the mesh alone."""
+    colors_from: Literal["renders", "photos"] = "renders"
+    """Pictures that colours are taken from."""
     n_samples: int = 100_000
     """Points on each surface."""
     exact: bool = True
@@ -102,6 +110,9 @@ class Row:
     cpu_seconds: float
     mesh_psnr: float | None = None
     splat_psnr: float | None = None
+    covered: float | None = None
+    covered_psnrs: tuple[float, float] | None = None
+    whole_psnrs: tuple[float, float] | None = None
 
 
 def main(config: Config) -> None:
@@ -143,14 +154,24 @@ def measure(scene: Scene, way: Way, capture: Capture, truth: Mesh, settings: Com
     how = MeshSettings(
         views=ViewSettings(way.depth, far=config.far),
         consistency=ConsistencySettings(tolerance=config.tolerance, min_agree=config.min_agree),
-        surface=SurfaceSettings(way.method, config.voxel_size),
+        surface=SurfaceSettings(way.method, config.voxel_size, level=config.level),
         finish=FinishSettings(max_faces=config.max_faces),
+        background=config.background,
     )
-    mesh, seconds = timed(lambda: mesh_scene(scene, cameras, how))
-    result = row(way.name, compare_meshes(mesh, truth, settings, capture.cameras.select(capture.train)), seconds)
+    photos = [capture.load(i).rgb for i in capture.train] if config.colors_from == "photos" else None
+    mesh, seconds = timed(lambda: mesh_scene(scene, cameras, how, photos))
+    surface = without_background(mesh) if config.background else mesh
+    result = row(way.name, compare_meshes(surface, truth, settings, capture.cameras.select(capture.train)), seconds)
     scores = [scores_of(mesh, scene, truth, capture, i) for i in capture.test]
     mean = torch.tensor(scores, dtype=torch.float64).mean(dim=0).tolist()
-    result = replace(result, mesh_psnr=mean[0], splat_psnr=mean[1])
+    result = replace(
+        result,
+        mesh_psnr=mean[0],
+        splat_psnr=mean[1],
+        covered=mean[2],
+        covered_psnrs=(mean[3], mean[4]),
+        whole_psnrs=(mean[5], mean[6]),
+    )
     if config.out is not None:
         write_mesh(mesh, config.out / f"{way.name.replace(' ', '_')}.glb")
         show(mesh, capture, capture.test[config.view], config.out / f"{way.name.replace(' ', '_')}.jpg")
@@ -158,14 +179,23 @@ def measure(scene: Scene, way: Way, capture: Capture, truth: Mesh, settings: Com
     return result
 
 
-def scores_of(mesh: Mesh, scene: Scene, truth: Mesh, capture: Capture, i: int) -> tuple[float, float]:
-    """PSNR of mesh and of scene against a photo, where the truth has a surface."""
+def scores_of(mesh: Mesh, scene: Scene, truth: Mesh, capture: Capture, i: int) -> tuple[float, ...]:
+    """PSNR of mesh and scene against a photo: where the truth has a surface, where the mesh has it too, everywhere.
+
+    Returns:
+        Both where the truth is, the share of it that the mesh covers, both there, both in the whole picture.
+    """
     photo = capture.load(i).rgb.float() / 255
     surface = view_mesh(truth, capture.cameras, i).hit.float()
-    drawn, _ = mesh_picture(mesh, capture.cameras, i)
+    drawn, alpha = mesh_picture(mesh, capture.cameras, i)
     raster = RasterSettings(antialiased=scene.info.antialiased)
     rendered = render_scene(scene, capture.cameras.select([i]), raster).rgb[0].clamp(0, 1)
-    return float(psnr(drawn, photo, surface)), float(psnr(rendered, photo, surface))
+    covered = surface * (alpha == 1)
+
+    def both(where: torch.Tensor) -> tuple[float, float]:
+        return float(psnr(drawn, photo, where)), float(psnr(rendered, photo, where))
+
+    return *both(surface), float(covered.sum() / surface.sum()), *both(covered), *both(torch.ones_like(surface))
 
 
 def show(mesh: Mesh, capture: Capture, i: int, path: Path) -> None:
@@ -191,7 +221,10 @@ def row(name: str, result: MeshComparison, seconds: tuple[float, float]) -> Row:
 
 
 def text(r: Row) -> str:
-    psnrs = "- | -" if r.mesh_psnr is None else f"{r.mesh_psnr:.2f} | {r.splat_psnr:.2f}"
+    psnrs = "-" + 6 * " | -"
+    if r.covered is not None:
+        pairs = (*r.covered_psnrs, *r.whole_psnrs)
+        psnrs = f"{r.mesh_psnr:.2f} | {r.splat_psnr:.2f} | {r.covered:.3f} | " + " | ".join(f"{v:.2f}" for v in pairs)
     lengths = " | ".join(f"{1e3 * v:.2f}e-3" for v in (r.chamfer, r.accuracy, r.completeness))
     shares = " | ".join(f"{v:.3f}" for v in (r.f_half, r.f_one, r.f_two, r.normals))
     return f"| {r.name} | {lengths} | {shares} | {r.n_faces:,} | {r.seconds:.0f} | {r.cpu_seconds:.0f} | {psnrs} |"

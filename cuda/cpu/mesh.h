@@ -45,10 +45,11 @@ void ask_view(const MeshView& view, const float* depth, const MeshView& other, c
 
 // Adds the colour of a picture [height, width, 3] to every point that the view
 // sees, weighted by facing^power and by resolution squared: total [n, 3] and
-// weight [n] grow. depth is that of the surface itself, and hides points.
+// weight [n] grow. depth is that of the surface itself, and hides points;
+// pixels that are mixed may show two surfaces and count little.
 void blend_picture(const float* points, const float* normals, int64_t n_points, const MeshView& view,
-                   const float* depth, const uint8_t* picture, float min_facing, float facing_power, float* total,
-                   float* weight);
+                   const float* depth, const uint8_t* mixed, const uint8_t* picture, float min_facing,
+                   float facing_power, float* total, float* weight);
 
 // Adds 1 to the count of every point that the view sees.
 void count_views(const float* points, int64_t n_points, const MeshView& view, const float* depth, int32_t* count);

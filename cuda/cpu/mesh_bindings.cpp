@@ -95,20 +95,22 @@ void bind_mesh(nb::module_& m) {
   m.def(
       "blend_picture",
       [](Vertices points, Vertices normals, Matrix cam_from_world, Intrinsics K, Image depth,
-         Array<const uint8_t, nb::shape<-1, -1, 3>> picture, float min_facing, float facing_power,
-         Array<float, nb::shape<-1, 3>> total, Array<float, nb::ndim<1>> weight) {
+         Array<const uint8_t, nb::ndim<2>> mixed, Array<const uint8_t, nb::shape<-1, -1, 3>> picture, float min_facing,
+         float facing_power, Array<float, nb::shape<-1, 3>> total, Array<float, nb::ndim<1>> weight) {
         const size_t n = points.shape(0), height = depth.shape(0), width = depth.shape(1);
+        if (mixed.shape(0) != height || mixed.shape(1) != width)
+          throw nb::value_error("mixed: expected the size of depth");
         if (normals.shape(0) != n || total.shape(0) != n || weight.shape(0) != n)
           throw nb::value_error("normals, total, weight: expected one row per point");
         if (picture.shape(0) != height || picture.shape(1) != width || height == 0 || width == 0)
           throw nb::value_error("picture: expected the size of depth");
         const MeshView view = view_of(cam_from_world, K, width, height);
         nb::gil_scoped_release release;
-        blend_picture(points.data(), normals.data(), static_cast<int64_t>(n), view, depth.data(), picture.data(),
-                      min_facing, facing_power, total.data(), weight.data());
+        blend_picture(points.data(), normals.data(), static_cast<int64_t>(n), view, depth.data(), mixed.data(),
+                      picture.data(), min_facing, facing_power, total.data(), weight.data());
       },
       nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
-      nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg().noconvert(), nb::arg().noconvert());
+      nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg().noconvert(), nb::arg().noconvert());
   m.def(
       "count_views",
       [](Vertices points, Matrix cam_from_world, Intrinsics K, Image depth, Array<int32_t, nb::ndim<1>> count) {

@@ -11,15 +11,14 @@ namespace {
 constexpr int64_t kPointsPerTask = 8192;
 constexpr float kDepthSlack = 1e-3f;  // rounding of float32 depths, relative
 constexpr float kMinZ = 1e-6f;
-// Pixels around a point that differ by more than this share of its depth hold two surfaces: their colours are mixed, and
-// count only where there are no others.
-constexpr float kOneSurface = 0.02f, kMixedShare = 0.01f;
+// Colours of pixels that may show another surface count only where there are no
+// others.
+constexpr float kMixedShare = 0.01f;
 
 struct Seen {
   float x, y;  // of the pixel, less one half
   float z;
   float facing;  // cosine between normal and ray
-  bool mixed;    // the pixels around show two surfaces
 };
 
 // Whether the view sees the point: in the image, facing it, and no farther than
@@ -43,8 +42,7 @@ bool sees(const MeshView& view, const double* center, const float* depth, const 
   const int64_t x1 = std::min(x0 + 1, view.width - 1), y1 = std::min(y0 + 1, view.height - 1);
   const float around[4] = {depth[y0 * view.width + x0], depth[y0 * view.width + x1], depth[y1 * view.width + x0],
                            depth[y1 * view.width + x1]};
-  const float farthest = *std::max_element(around, around + 4), nearest = *std::min_element(around, around + 4);
-  seen.mixed = !(nearest > 0) || farthest - nearest > kOneSurface * seen.z;
+  const float farthest = *std::max_element(around, around + 4);
   return farthest > 0 && seen.z <= farthest * (1 + kDepthSlack);
 }
 
@@ -65,8 +63,8 @@ void add_sample(const MeshView& view, const uint8_t* picture, float x, float y, 
 }  // namespace
 
 void blend_picture(const float* points, const float* normals, int64_t n_points, const MeshView& view,
-                   const float* depth, const uint8_t* picture, float min_facing, float facing_power, float* total,
-                   float* weight) {
+                   const float* depth, const uint8_t* mixed, const uint8_t* picture, float min_facing,
+                   float facing_power, float* total, float* weight) {
   const double* m = view.cam_from_world;
   double center[3];
   for (int a = 0; a < 3; a++) center[a] = -(m[a] * m[3] + m[4 + a] * m[7] + m[8 + a] * m[11]);
@@ -75,7 +73,9 @@ void blend_picture(const float* points, const float* normals, int64_t n_points, 
       Seen seen;
       if (!sees(view, center, depth, points + 3 * i, normals + 3 * i, min_facing, seen)) continue;
       const float resolution = static_cast<float>(view.fx) / seen.z;
-      const float sure = seen.mixed ? kMixedShare : 1.0f;
+      const int64_t column = std::min(static_cast<int64_t>(seen.x + 0.5f), view.width - 1),
+                    row = std::min(static_cast<int64_t>(seen.y + 0.5f), view.height - 1);
+      const float sure = mixed[row * view.width + column] != 0 ? kMixedShare : 1.0f;
       const float w = sure * std::pow(seen.facing, facing_power) * resolution * resolution;
       add_sample(view, picture, seen.x, seen.y, w, total + 3 * i);
       weight[i] += w;

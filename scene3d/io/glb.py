@@ -20,12 +20,13 @@ FLOAT, UINT, USHORT = 5126, 5125, 5123
 ARRAY_BUFFER, ELEMENT_BUFFER = 34962, 34963
 
 
-def glb_bytes(mesh: Mesh, transform: np.ndarray) -> bytes:
+def glb_bytes(mesh: Mesh, transform: np.ndarray, double_sided: bool = True) -> bytes:
     """A whole .glb file.
 
     Args:
         mesh: With texture, vertex colours or neither.
         transform: Of the mesh in a scene with y up, acting on columns. [4, 4]
+        double_sided: Whether the backs of faces are seen.
     """
     parts = _Buffer()
     attributes = {"POSITION": parts.array(mesh.vertices.numpy(), "VEC3", FLOAT, ARRAY_BUFFER, has_bounds=True)}
@@ -34,7 +35,7 @@ def glb_bytes(mesh: Mesh, transform: np.ndarray) -> bytes:
     has_texture = mesh.uvs is not None and mesh.texture is not None
     material: dict[str, Any] = {
         "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0},
-        "doubleSided": True,
+        "doubleSided": double_sided,
     }
     document: dict[str, Any] = {"materials": [material]}
     if has_texture:

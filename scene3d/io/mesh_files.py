@@ -24,6 +24,9 @@ from scene3d.io.json_fields import JsonObject
 from scene3d.io.usdz import usdz_bytes
 from scene3d.io.zip_files import check_plain_name
 
+# World direction that is up, where it is known.
+Up = tuple[float, float, float] | None
+
 READABLE = (".ply", ".obj", ".glb", ".gltf", ".stl", ".off")
 
 # Formats that read_mesh takes.
@@ -70,19 +73,20 @@ def read_mesh(path: Path) -> Mesh:
     return mesh
 
 
-def write_mesh(mesh: Mesh, path: Path, up: tuple[float, float, float] | None = None) -> None:
+def write_mesh(mesh: Mesh, path: Path, up: Up = None, double_sided: bool = True) -> None:
     """Write a mesh in the format that the suffix names.
 
     Args:
         mesh: What to write.
         path: .glb, .ply, .obj (with .mtl and texture beside it) or .usdz.
         up: World direction that is up: a .glb and a .usdz stand upright in viewers.
+        double_sided: Whether viewers are to show the backs of faces; .obj and .ply cannot say it.
 
     Raises:
         OutputError: the suffix is unknown or the file cannot be written.
     """
     check_mesh_suffix(path)
-    WRITERS[path.suffix.lower()](mesh, path, up)
+    WRITERS[path.suffix.lower()](mesh, path, up, double_sided)
 
 
 def check_mesh_suffix(path: Path) -> None:
@@ -95,7 +99,7 @@ def check_mesh_suffix(path: Path) -> None:
         raise OutputError(path, f"unknown mesh format {path.suffix!r}", f"Choose one of {', '.join(WRITERS)}.")
 
 
-def upright(up: tuple[float, float, float] | None) -> np.ndarray:
+def upright(up: Up) -> np.ndarray:
     """The rotation that turns `up` to +y, what GLB and USD viewers take as up; the identity where up is not known."""
     result = np.eye(4)
     if up is None or not np.linalg.norm(up) > 0:
@@ -110,11 +114,11 @@ def upright(up: tuple[float, float, float] | None) -> np.ndarray:
     return result
 
 
-def _write_glb(mesh: Mesh, path: Path, up: tuple[float, float, float] | None) -> None:
-    write_bytes(path, glb_bytes(mesh, upright(up)))
+def _write_glb(mesh: Mesh, path: Path, up: Up, double_sided: bool) -> None:
+    write_bytes(path, glb_bytes(mesh, upright(up), double_sided))
 
 
-def _write_ply(mesh: Mesh, path: Path, up: tuple[float, float, float] | None) -> None:
+def _write_ply(mesh: Mesh, path: Path, up: Up, double_sided: bool) -> None:
     import trimesh
 
     shape: Any = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
@@ -126,7 +130,7 @@ def _write_ply(mesh: Mesh, path: Path, up: tuple[float, float, float] | None) ->
     write_bytes(path, data)
 
 
-def _write_obj(mesh: Mesh, path: Path, up: tuple[float, float, float] | None) -> None:
+def _write_obj(mesh: Mesh, path: Path, up: Up, double_sided: bool) -> None:
     lines = [f"v {x:.7g} {y:.7g} {z:.7g}" for x, y, z in mesh.vertices.tolist()]
     if mesh.colors is not None and mesh.texture is None:
         colors = (mesh.colors.double() / 255).tolist()
@@ -158,8 +162,8 @@ def _obj_corner(has_uv: bool, has_normal: bool) -> Callable[[int], str]:
     return (lambda i: f"{i}/{i}") if has_uv else str
 
 
-def _write_usdz(mesh: Mesh, path: Path, up: tuple[float, float, float] | None) -> None:
-    write_bytes(path, usdz_bytes(mesh, upright(up)))
+def _write_usdz(mesh: Mesh, path: Path, up: Up, double_sided: bool) -> None:
+    write_bytes(path, usdz_bytes(mesh, upright(up), double_sided))
 
 
 def _check_gltf(path: Path, size: int) -> None:
@@ -226,7 +230,7 @@ def _rgba(colors: Tensor) -> np.ndarray:
     return np.concatenate([colors.numpy(), np.full((len(colors), 1), 255, np.uint8)], axis=1)
 
 
-WRITERS: dict[str, Callable[[Mesh, Path, tuple[float, float, float] | None], None]] = {
+WRITERS: dict[str, Callable[[Mesh, Path, Up, bool], None]] = {
     ".glb": _write_glb,
     ".ply": _write_ply,
     ".obj": _write_obj,

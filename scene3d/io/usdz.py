@@ -17,15 +17,16 @@ LOCAL_HEADER_BYTES = 30
 DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def usdz_bytes(mesh: Mesh, transform: np.ndarray) -> bytes:
+def usdz_bytes(mesh: Mesh, transform: np.ndarray, double_sided: bool = True) -> bytes:
     """A whole .usdz file.
 
     Args:
         mesh: With texture, vertex colours or neither.
         transform: Of the mesh in a scene with y up, acting on columns. [4, 4]
+        double_sided: Whether the backs of faces are seen.
     """
     has_texture = mesh.uvs is not None and mesh.texture is not None
-    files = [("mesh.usda", _usda(mesh, transform, has_texture).encode())]
+    files = [("mesh.usda", _usda(mesh, transform, has_texture, double_sided).encode())]
     if has_texture:
         assert mesh.texture is not None
         files.append(("texture.jpg", jpeg_bytes(mesh.texture)))
@@ -41,7 +42,7 @@ def usdz_bytes(mesh: Mesh, transform: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def _usda(mesh: Mesh, transform: np.ndarray, has_texture: bool) -> str:
+def _usda(mesh: Mesh, transform: np.ndarray, has_texture: bool, double_sided: bool) -> str:
     low, high = mesh.vertices.amin(dim=0).tolist(), mesh.vertices.amax(dim=0).tolist()
     counts = ", ".join(["3"] * mesh.n_faces)
     # USD multiplies rows from the left.
@@ -53,7 +54,7 @@ def _usda(mesh: Mesh, transform: np.ndarray, has_texture: bool) -> str:
         f"    matrix4d xformOp:transform = {matrix}",
         '    uniform token[] xformOpOrder = ["xformOp:transform"]',
         '    def Mesh "Surface" (\n        prepend apiSchemas = ["MaterialBindingAPI"]\n    )\n    {',
-        "        uniform bool doubleSided = 1",
+        f"        uniform bool doubleSided = {int(double_sided)}",
         '        uniform token subdivisionScheme = "none"',
         f"        float3[] extent = [{_tuple(low)}, {_tuple(high)}]",
         f"        int[] faceVertexCounts = [{counts}]",

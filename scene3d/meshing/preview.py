@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from scene3d.core.cameras import Cameras
 from scene3d.core.mesh import Mesh
 from scene3d.meshing.picture import mesh_picture
 from scene3d.ops.triangles import sample_surface
@@ -21,8 +22,8 @@ SIDE = 320
 N_POINTS = 20_000
 ELEVATION_DEG = 20.0
 BACKGROUND = 0.13
-# The surround leaves room for what lies around a subject; a mesh has nothing around it.
-ZOOM = 1.3
+# Share of the picture that the mesh fills at most.
+FILL = 0.94
 
 
 def turntable(mesh: Mesh, up: tuple[float, float, float] | None = None) -> Tensor:
@@ -37,11 +38,21 @@ def turntable(mesh: Mesh, up: tuple[float, float, float] | None = None) -> Tenso
     """
     points, _ = sample_surface(mesh, N_POINTS)
     surround = from_points(ScenePoints(points, torch.ones(len(points))), up)
-    surround = replace(surround, focal_ratio=ZOOM * surround.focal_ratio)
-    cameras = orbit(surround, Shot(SIDE, SIDE, N_VIEWS), ELEVATION_DEG)
+    cameras = _filled(orbit(surround, Shot(SIDE, SIDE, N_VIEWS), ELEVATION_DEG), points)
     tiles = []
     for i in range(N_VIEWS):
         rgb, alpha = mesh_picture(mesh, cameras, i)
         tiles.append(rgb + BACKGROUND * (1 - alpha[..., None]))
     rows = [torch.cat(tiles[i : i + COLUMNS], dim=1) for i in range(0, N_VIEWS, COLUMNS)]
     return (torch.cat(rows).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _filled(cameras: Cameras, points: Tensor) -> Cameras:
+    """The views, all zoomed alike so that every point is in each picture."""
+    in_cam = points @ cameras.viewmats[:, :3, :3].transpose(1, 2) + cameras.viewmats[:, None, :3, 3]
+    # From a mesh that is larger than its dense middle, what lies at the camera cannot be shown.
+    ahead = in_cam[..., 2] > 0.1 * in_cam[..., 2].median()
+    slope = (in_cam[..., :2].abs().amax(dim=-1) / in_cam[..., 2])[ahead].max()
+    Ks = cameras.Ks.clone()
+    Ks[:, 0, 0] = Ks[:, 1, 1] = FILL * SIDE / 2 / slope
+    return replace(cameras, Ks=Ks)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
-from scene3d.core.mesh import Mesh
+from scene3d.core.mesh import Mesh, vertex_normals
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
+from scene3d.meshing.background import Background, background_of, joined
 from scene3d.meshing.consistency import ConsistencySettings, keep_consistent
-from scene3d.meshing.depth_views import ViewSettings, render_views
+from scene3d.meshing.depth_views import ViewSettings, choose_views, render_views
 from scene3d.meshing.finish import FinishSettings, finish, is_closed, remove_specks
 from scene3d.meshing.poisson import close_surface
 from scene3d.meshing.surfaces import SurfaceSettings, find_surface
 from scene3d.meshing.texture import bake_texture, color_vertices, unwrap
+
+# Longer side of the views in which the background is looked for: it has few triangles.
+BACKGROUND_SIDE = 240
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class MeshSettings:
         finish: What happens to the raw surface.
         texture_size: Side of the texture, texels; 0 = colours at vertices.
         closed_resolution: Cells a side of the Poisson surface that closes the mesh; 0 = leave it open.
+        background: Put a shell behind the mesh that shows what lies around it.
     """
 
     views: ViewSettings = field(default_factory=ViewSettings)
@@ -38,6 +45,7 @@ class MeshSettings:
     finish: FinishSettings = field(default_factory=FinishSettings)
     texture_size: int = 2048
     closed_resolution: int = 0
+    background: bool = False
 
     def __post_init__(self) -> None:
         if self.texture_size and not 64 <= self.texture_size <= 16384:
@@ -70,9 +78,22 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
     pictures = views.pictures if photos is None else photos
     if mesh.n_faces == 0:
         raise ValueError("mesh: expected a surface, got none. Use a larger voxel size, or a smaller --min-weight")
+    packing = None
+    if settings.background:
+        shell = _background(scene, cameras, mesh, settings.views)
+        packing = torch.cat([mesh.vertices, shell.packing])
+        mesh = joined(mesh, shell.mesh)
+        mesh = replace(mesh, normals=vertex_normals(mesh))
     if not settings.texture_size:
         return color_vertices(mesh, views.cameras, pictures)
+    with Progress(1, "unwrapping") as progress:
+        unwrapped = unwrap(mesh, settings.texture_size, packing)
+        progress.advance()
     with Progress(len(cameras), "baking texture") as progress:
-        return bake_texture(
-            unwrap(mesh, settings.texture_size), views.cameras, pictures, settings.texture_size, progress.advance
-        )
+        return bake_texture(unwrapped, views.cameras, pictures, settings.texture_size, progress.advance)
+
+
+def _background(scene: Scene, cameras: Cameras, mesh: Mesh, settings: ViewSettings) -> Background:
+    small = choose_views(cameras, len(cameras), BACKGROUND_SIDE)
+    with Progress(len(cameras), "looking past the mesh") as progress:
+        return background_of(mesh, render_views(scene, small, replace(settings, far=math.inf), progress.advance))

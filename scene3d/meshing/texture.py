@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
-from scene3d.core.mesh import Mesh, vertex_normals
+from scene3d.core.mesh import Mesh, face_normals, vertex_normals
 from scene3d.ops.triangles import MeshView, blend_pictures, view_mesh
 
 # Texels between charts: bilinear lookups and a few mipmaps never reach the neighbour.
@@ -29,23 +29,29 @@ def color_vertices(mesh: Mesh, cameras: Cameras, pictures: Sequence[Tensor]) -> 
     return replace(mesh, colors=colors.round().clamp(0, 255).to(torch.uint8))
 
 
-def unwrap(mesh: Mesh, size: int) -> Mesh:
+def unwrap(mesh: Mesh, size: int, packing: Tensor | None = None) -> Mesh:
     """The mesh cut into charts that lie side by side on a square image of `size` texels.
 
-    Vertices on cuts are doubled. Normals are kept.
+    Vertices on cuts are doubled. Normals and the order of faces are kept.
+
+    Args:
+        mesh: To unwrap.
+        size: Side of the image, texels.
+        packing: Vertices that decide where cuts are and how many texels faces get; None takes those of the mesh. [V, 3]
     """
     import xatlas
 
     atlas = xatlas.Atlas()
-    atlas.add_mesh(mesh.vertices.numpy(), mesh.faces.numpy().astype(np.uint32))
-    charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
+    shape = mesh.vertices if packing is None else packing
+    atlas.add_mesh(shape.numpy(), mesh.faces.numpy().astype(np.uint32))
+    charts, options = xatlas.ChartOptions(), xatlas.PackOptions()
     charts.max_iterations = 1
-    packing.resolution = size
-    packing.padding = PADDING
-    packing.bilinear = True
-    packing.create_image = False
-    packing.bruteForce = False
-    atlas.generate(charts, packing)
+    options.resolution = size
+    options.padding = PADDING
+    options.bilinear = True
+    options.create_image = False
+    options.bruteForce = False
+    atlas.generate(charts, options)
     origin, faces, uvs = atlas[0]
     rows = torch.from_numpy(origin.astype(np.int64))
     return Mesh(
@@ -75,13 +81,27 @@ def bake_texture(
     corners = mesh.faces[texels.face[rows, columns].long()]
     weights = texels.weights[rows, columns][:, :, None]
     points = (mesh.vertices[corners] * weights).sum(dim=1)
-    normals = torch.nn.functional.normalize((mesh.normals[corners] * weights).sum(dim=1), dim=1)
-    colors, weight = blend_pictures(mesh, points, normals, cameras, pictures, FACING_POWER, on_view)
+    # Normals of vertices on sharp edges look past both sides: with those of faces the right views count.
+    normals = torch.nn.functional.normalize(face_normals(mesh), dim=1)[texels.face[rows, columns].long()]
+    n = len(points)
+    colors, weight = blend_pictures(
+        mesh,
+        torch.cat([points, mesh.vertices]),
+        torch.cat([normals, mesh.normals]),
+        cameras,
+        pictures,
+        FACING_POWER,
+        on_view,
+    )
+    # What no picture shows takes the colours of what lies around it on the surface.
+    around = _spread_over_edges(mesh, colors[n:], weight[n:] > 0)
+    unseen = weight[:n] == 0
+    colors = colors[:n]
+    colors[unseen] = (around[corners[unseen]] * weights[unseen]).sum(dim=1)
     image = torch.zeros(size, size, 3)
     known = torch.zeros(size, size, dtype=torch.bool)
-    seen = weight > 0
-    image[rows[seen], columns[seen]] = colors[seen]
-    known[rows[seen], columns[seen]] = True
+    image[rows, columns] = colors
+    known[rows, columns] = True
     filled = fill_unknown(image, known)
     return replace(mesh, texture=filled.round().clamp(0, 255).to(torch.uint8))
 
@@ -121,16 +141,25 @@ def fill_unknown(image: Tensor, known: Tensor) -> Tensor:
 
 
 def _spread_over_edges(mesh: Mesh, colors: Tensor, known: Tensor) -> Tensor:
-    """Colours of unknown vertices from known neighbours, ring by ring; what is cut off from all becomes grey."""
-    edges = torch.cat([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]])
+    """Colours of unknown vertices from known neighbours, ring by ring; what is cut off from all becomes grey.
+
+    Vertices at one place, as on both sides of a cut, are neighbours too.
+    """
+    places, place = torch.unique(mesh.vertices, dim=0, return_inverse=True)
+    share = torch.zeros(len(places)).index_add_(0, place, known.float())
+    mean = torch.zeros(len(places), 3).index_add_(0, place, colors * known[:, None])
+    mean, reached = mean / share.clamp_min(1)[:, None], share > 0
+    faces = place[mesh.faces]
+    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     edges = torch.cat([edges, edges.flip(1)])
-    while not bool(known.all()):
-        wanted = edges[~known[edges[:, 0]] & known[edges[:, 1]]]
+    while not bool(reached.all()):
+        wanted = edges[~reached[edges[:, 0]] & reached[edges[:, 1]]]
         if len(wanted) == 0:
             break
-        total = torch.zeros_like(colors).index_add_(0, wanted[:, 0], colors[wanted[:, 1]])
-        count = torch.zeros(len(colors)).index_add_(0, wanted[:, 0], torch.ones(len(wanted)))
-        reached = count > 0
-        colors = torch.where(reached[:, None], total / count.clamp_min(1)[:, None], colors)
-        known = known | reached
-    return torch.where(known[:, None], colors, GREY)
+        total = torch.zeros_like(mean).index_add_(0, wanted[:, 0], mean[wanted[:, 1]])
+        count = torch.zeros(len(places)).index_add_(0, wanted[:, 0], torch.ones(len(wanted)))
+        found = count > 0
+        mean = torch.where(found[:, None], total / count.clamp_min(1)[:, None], mean)
+        reached = reached | found
+    spread = torch.where(reached[:, None], mean, GREY)[place]
+    return torch.where(known[:, None], colors, spread)

@@ -19,6 +19,7 @@ from scene3d.io.atomic import atomic_write, write_json
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.mesh_files import check_mesh_suffix, write_mesh
 from scene3d.io.registry import read_scene
+from scene3d.meshing.background import without_background
 from scene3d.meshing.consistency import ConsistencySettings
 from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views, dome_cameras
 from scene3d.meshing.finish import FinishSettings
@@ -86,6 +87,9 @@ class Config:
     """Side of the texture, texels; 0 = colours at vertices instead. A .ply has colours at vertices always."""
     colors_from: Literal["renders", "photos"] = "renders"
     """Pictures that colours are taken from; photos are sharper where poses and exposure are good."""
+    background: bool = False
+    """Put a shell behind the mesh that shows what lies around it, 5,120 triangles, so that pictures of it show the room
+    too. It faces inwards; viewers see through it from outside."""
     max_views: int = 120
     """Views at most, evenly picked."""
     max_size: int = 800
@@ -124,9 +128,10 @@ def run(config: Config) -> None:
     photos = _photos(capture, cameras.names) if capture is not None and config.colors_from == "photos" else None
     with single_threaded_torch():
         mesh = mesh_scene(scene, cameras, _settings(config, out, far), photos)
-    write_mesh(mesh, out, tuple(surround.up.tolist()))
+    write_mesh(mesh, out, tuple(surround.up.tolist()), double_sided=not config.background)
     if config.turntable:
-        _write_turntable(mesh, out, tuple(surround.up.tolist()))
+        subject = without_background(mesh) if config.background else mesh
+        _write_turntable(subject, out, tuple(surround.up.tolist()))
     colors = "colours at vertices" if mesh.texture is None else f"texture of {mesh.texture.shape[0]} texels"
     print(
         f"{mesh.n_faces:,} triangles, {len(mesh.vertices):,} vertices, {colors}, "
@@ -157,6 +162,7 @@ def _settings(config: Config, out: Path, far: float) -> MeshSettings:
         finish=FinishSettings(config.min_component, config.max_hole_edges, config.max_faces),
         closed_resolution=config.closed_resolution if config.watertight else 0,
         texture_size=0 if out.suffix.lower() == ".ply" else config.texture_size,
+        background=config.background,
     )
 
 
