@@ -59,7 +59,7 @@ def test_a_bare_scene_becomes_a_textured_mesh_in_its_frame(scene_path: Path, cap
     with Image.open(scene_path.with_name("mesh_turntable.jpg")) as turntable:
         tiles = np.asarray(turntable).reshape(4, 320, 6, 320, 3)
     # The ball, brighter than what is behind it, is in the middle of every view; the edges show no ball.
-    assert (tiles[:, 160, :, 160].max(axis=-1) > 60).all()
+    assert (tiles[:, 150:170, :, 150:170].mean(axis=(1, 3)).max(axis=-1) > 40).all()
     assert (tiles[:, :8].std(axis=(1, 3)) < 3).all()
     assert json.loads(scene_path.with_name("mesh_facts.json").read_text())["n_faces"] == mesh.n_faces
 

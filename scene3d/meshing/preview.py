@@ -23,7 +23,7 @@ N_POINTS = 20_000
 ELEVATION_DEG = 20.0
 BACKGROUND = 0.13
 # Share of the picture that the mesh fills at most.
-FILL = 0.94
+FILL = 0.9
 
 
 def turntable(mesh: Mesh, up: tuple[float, float, float] | None = None) -> Tensor:
@@ -38,6 +38,7 @@ def turntable(mesh: Mesh, up: tuple[float, float, float] | None = None) -> Tenso
     """
     points, _ = sample_surface(mesh, N_POINTS)
     surround = from_points(ScenePoints(points, torch.ones(len(points))), up)
+    surround = replace(surround, focus=((points.amin(dim=0) + points.amax(dim=0)) / 2).double())
     cameras = _filled(orbit(surround, Shot(SIDE, SIDE, N_VIEWS), ELEVATION_DEG), points)
     tiles = []
     for i in range(N_VIEWS):
