@@ -6,9 +6,11 @@ import struct
 import zlib
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from scene3d import _cpu
 from scene3d.compress.context_plan import make_plan
 from scene3d.compress.sensitivity import Sensitivity
 from scene3d.core.errors import FormatError
@@ -244,6 +246,22 @@ def test_lossless_keeps_every_bit(tmp_path):
     assert rows(read.payload) == rows(gaussians)
 
 
+def test_bytes_of_noise_are_written_as_they_are():
+    # Enough rows for the third period to ask anew: noise, then steps, then noise that repeats itself.
+    n = 70_000
+    generator = np.random.default_rng(0)
+    noise = generator.integers(0, 2**32, n, dtype=np.uint32)
+    steps = np.repeat(np.arange(n // 10, dtype=np.uint32), 10)
+    both = np.where(np.arange(n) < 40_000, noise, steps)
+    words = np.ascontiguousarray(np.stack([noise, steps, both], axis=1))
+    coded = _cpu.encode_words(words.copy())
+    read = np.zeros_like(words)
+    _cpu.decode_words(coded, read)
+    assert np.array_equal(read, words)
+    # The columns of noise hold 110,000 words. A period that began with noise goes on with 2,554 words written as they are.
+    assert 4 * 110_000 < len(coded) < 4 * (110_000 + 2_554) * 1.02
+
+
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_lossless_takes_any_count(tmp_path, n):
     write_scene(Scene(random_gaussians(n)), tmp_path / "a.s3d")
@@ -251,7 +269,7 @@ def test_lossless_takes_any_count(tmp_path, n):
 
 
 def test_an_absurd_count_is_refused_before_memory_is_taken(tmp_path):
-    header = {"kind": "splats", "codec": "lossless", "n_items": 2**40, "info": {}, "meta": {"sh_degree": 3}}
+    header = {"kind": "splats", "codec": "lossless-2", "n_items": 2**40, "info": {}, "meta": {"sh_degree": 3}}
     text = json.dumps(header).encode()
     head = b"\x89S3D\r\n\x1a\n" + struct.pack("<HHII", 1, 0, len(text), 0) + text
     (tmp_path / "a.s3d").write_bytes(head + struct.pack("<I", zlib.crc32(head)))

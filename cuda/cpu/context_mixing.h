@@ -92,6 +92,7 @@ class MixedBits {
     uint32_t p = tables.squash[kMaxLogit + logit];
     p = p < kLeast ? kLeast : p > 65536 - kLeast ? 65536 - kLeast : p;
     bit = coder.bit(bit, p);
+    last_ = bit ? p : 65536 - p;
     uint16_t& seen = seen_[set_ + node];
     const int32_t error = ((bit << 16) - static_cast<int32_t>(p)) * (kRate + kFirstRate / (1 + seen / 16)) >> 4;
     if (seen < 65535) seen++;
@@ -102,6 +103,9 @@ class MixedBits {
     for (int m = 0; m < M; m++) rows_[m][node].update(bit, kLimit, tables.rate);
     return bit;
   }
+
+  // Of 65536, what the last decision was given before it was known.
+  uint32_t last_probability() const { return last_; }
 
  private:
   static constexpr int32_t kFirstWeight = 65536 * 3 / (2 * M) > 65536 ? 65536 : 65536 * 3 / (2 * M);
@@ -116,6 +120,7 @@ class MixedBits {
   std::vector<uint16_t> seen_;
   Counter* rows_[M] = {};
   size_t set_ = 0;
+  uint32_t last_ = 32768;
 };
 
 // One adaptive bit without contexts.

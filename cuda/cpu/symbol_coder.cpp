@@ -32,34 +32,119 @@ void code_symbols(Coder& coder, int32_t* symbols, int64_t n, int n_bits) {
   }
 }
 
-// 32-bit words of `n_columns` planes, row by row: as differences to the row before in an order-preserving code, byte by
-// byte from the highest, seen from the bytes above it and from those of the column before.
-template <class Coder>
-void code_words(Coder& coder, uint32_t* words, int64_t n, int n_columns) {
-  MixedBits<4> bits({n_columns * 4, n_columns * 4 * 256, n_columns * 4 * 256, 4 * 256}, 256, n_columns * 4);
-  std::vector<uint32_t> before(static_cast<size_t>(n_columns), 0), tops(static_cast<size_t>(n_columns), 0);
-  for (int64_t i = 0; i < n; i++) {
-    uint32_t left = 0;
-    for (int c = 0; c < n_columns; c++) {
-      uint32_t& word = words[i * n_columns + c];
-      // Signs folded, so that small differences of either sign have high bytes of 0.
-      const uint32_t difference = word - before[static_cast<size_t>(c)];
-      const uint32_t folded = difference << 1 ^ (difference >> 31 ? 0xFFFFFFFFu : 0);
-      uint32_t coded = 0;
-      for (int byte = 3; byte >= 0; byte--) {
-        const int at = c * 4 + byte, above = static_cast<int>(coded & 255);
-        const int contexts[4] = {at, at * 256 + above, at * 256 + static_cast<int>(tops[static_cast<size_t>(c)] >> 8 * byte & 255), byte * 256 + static_cast<int>(left >> 8 * byte & 255)};
-        bits.select(contexts, at);
-        int node = 1;
-        for (int b = 7; b >= 0; b--) node = node << 1 | bits.code(coder, folded >> (8 * byte + b) & 1, node);
-        coded = coded << 8 | static_cast<uint32_t>(node & 255);
+// Bits that decisions of a probability cost, of 65536 a bit, by the highest 8 bits of the probability.
+struct CostTable {
+  uint32_t cost[256];
+
+  // log2 by repeated squaring: no floating point, so no machine's own rounding.
+  CostTable() {
+    for (uint32_t i = 0; i < 256; i++) {
+      const uint32_t p = 2 * i + 1;  // of 512
+      const int top = 31 - __builtin_clz(p);
+      uint64_t x = static_cast<uint64_t>(p) << (31 - top);  // 1..2 of 2^31
+      uint32_t fraction = 0;
+      for (int k = 0; k < 16; k++) {
+        x = x * x >> 31;
+        fraction <<= 1;
+        if (x >> 32) x >>= 1, fraction |= 1;
       }
-      tops[static_cast<size_t>(c)] = left = coded;
-      const uint32_t back = coded >> 1 ^ (coded & 1 ? 0xFFFFFFFFu : 0);
-      word = before[static_cast<size_t>(c)] += back;
+      cost[i] = (static_cast<uint32_t>(9 - top) << 16) - fraction;
     }
   }
-}
+};
+
+// Whether a byte of a column is noise to the models: of each period of rows the first are coded by them and counted, the
+// others as they are if that has saved nothing.
+class Noise {
+ public:
+  void learn(int64_t row, uint32_t cost) {
+    if (row / kPeriod != period_) period_ = row / kPeriod, spent_ = counted_ = 0;
+    if (row % kPeriod >= kAsked - kCounted) spent_ += cost, counted_++;
+  }
+
+  bool is_raw(int64_t row) const { return row % kPeriod >= kAsked && counted_ >= kEnough && spent_ >= counted_ * kNoise; }
+
+ private:
+  static constexpr int64_t kPeriod = 1 << 15, kAsked = 1 << 12, kCounted = 1 << 11;
+  static constexpr uint64_t kEnough = 256, kNoise = (8 << 16) - (1 << 16) / 20;  // a twentieth of a bit below eight
+
+  int64_t period_ = -1;
+  uint64_t spent_ = 0, counted_ = 0;
+};
+
+// 32-bit words of `n_columns` planes, row by row: whether a word is that of the row before; else the difference to it in an
+// order-preserving code, byte by byte from the highest, seen from the bytes above it and from those of the column before.
+template <class Coder>
+class WordCoder {
+ public:
+  WordCoder(Coder& coder, int n_columns)
+      : coder_(coder), n_(n_columns), same_({n_ * 4, n_ * 8}, 1, n_), bits_({n_ * 4, n_ * 4 * 256, n_ * 4 * 256, 4 * 256}, 256, n_ * 4),
+        noise_(static_cast<size_t>(n_) * 4), before_(static_cast<size_t>(n_)), tops_(static_cast<size_t>(n_)), was_(static_cast<size_t>(n_)) {}
+
+  void run(uint32_t* words, int64_t n_rows) {
+    for (int64_t row = 0; row < n_rows; row++) {
+      left_ = same_left_ = 0;
+      for (int c = 0; c < n_; c++) code(words[row * n_ + c], row, c);
+    }
+  }
+
+ private:
+  void code(uint32_t& word, int64_t row, int c) {
+    const size_t at = static_cast<size_t>(c);
+    const int contexts[2] = {c * 4 + (was_[at] & 3), c * 8 + same_left_ * 2 + (was_[at] & 1)};
+    same_.select(contexts, c);
+    const int is_same = same_.code(coder_, word == before_[at], 0);
+    was_[at] = static_cast<uint8_t>(was_[at] << 1 | is_same);
+    same_left_ = (same_left_ << 1 | is_same) & 3;
+    const uint32_t folded = is_same ? 0 : code_difference(fold(word - before_[at]), row, c);
+    tops_[at] = left_ = folded;
+    word = before_[at] += unfold(folded);
+  }
+
+  uint32_t code_difference(uint32_t folded, int64_t row, int c) {
+    uint32_t coded = 0;
+    for (int byte = 3; byte >= 0; byte--) {
+      Noise& noise = noise_[static_cast<size_t>(c * 4 + byte)];
+      const int value = static_cast<int>(folded >> 8 * byte & 255);
+      if (noise.is_raw(row)) {
+        coded = coded << 8 | coder_.uniform(static_cast<uint32_t>(value), 256);
+        continue;
+      }
+      uint32_t cost = 0;
+      coded = coded << 8 | static_cast<uint32_t>(code_byte(value, byte, c, coded & 255, cost));
+      noise.learn(row, cost);
+    }
+    return coded;
+  }
+
+  int code_byte(int value, int byte, int c, uint32_t above, uint32_t& cost) {
+    static const CostTable costs;
+    const int at = c * 4 + byte;
+    const int up = static_cast<int>(tops_[static_cast<size_t>(c)] >> 8 * byte & 255), left = static_cast<int>(left_ >> 8 * byte & 255);
+    const int contexts[4] = {at, at * 256 + static_cast<int>(above), at * 256 + up, byte * 256 + left};
+    bits_.select(contexts, at);
+    int node = 1;
+    for (int b = 7; b >= 0; b--) {
+      node = node << 1 | bits_.code(coder_, value >> b & 1, node);
+      cost += costs.cost[bits_.last_probability() >> 8];
+    }
+    return node & 255;
+  }
+
+  // Signs folded, so that small differences of either sign have high bytes of 0.
+  static uint32_t fold(uint32_t difference) { return difference << 1 ^ (difference >> 31 ? 0xFFFFFFFFu : 0); }
+  static uint32_t unfold(uint32_t folded) { return folded >> 1 ^ (folded & 1 ? 0xFFFFFFFFu : 0); }
+
+  Coder& coder_;
+  int n_;
+  MixedBits<2> same_;
+  MixedBits<4> bits_;
+  std::vector<Noise> noise_;
+  std::vector<uint32_t> before_, tops_;
+  std::vector<uint8_t> was_;
+  uint32_t left_ = 0;
+  int same_left_ = 0;
+};
 
 // The lowest counts[i] bits of values[i], as they are.
 template <class Coder>
@@ -127,11 +212,11 @@ void bind_symbols(nb::module_& m) {
   }, nb::arg(), fixed, nb::arg());
   m.def("encode_words", [](Words words) {
     check_columns(words);
-    return encoded([&](Encoder& coder) { code_words(coder, words.data(), static_cast<int64_t>(words.shape(0)), static_cast<int>(words.shape(1))); });
+    return encoded([&](Encoder& coder) { WordCoder(coder, static_cast<int>(words.shape(1))).run(words.data(), static_cast<int64_t>(words.shape(0))); });
   }, fixed);
   m.def("decode_words", [](nb::bytes data, Words words) {
     check_columns(words);
-    decoded(data, [&](Decoder& coder) { code_words(coder, words.data(), static_cast<int64_t>(words.shape(0)), static_cast<int>(words.shape(1))); });
+    decoded(data, [&](Decoder& coder) { WordCoder(coder, static_cast<int>(words.shape(1))).run(words.data(), static_cast<int64_t>(words.shape(0))); });
   }, nb::arg(), fixed);
   m.def("encode_raw", [](Raw values, Counts counts) {
     check_counts(values, counts);

@@ -1,12 +1,14 @@
-"""The "lossless" codec of .s3d: float32 planes, bit for bit. Gaussians are sorted along a Morton curve, as their order
-means nothing and neighbours are alike.
+"""The "lossless-2" codec of .s3d: float32 planes, bit for bit. Gaussians are sorted along a Morton curve, as their
+order means nothing and neighbours are alike.
 
 Floats become integers of the same order; each is coded as its difference to the row before, byte by byte from the
-highest, under contexts of the bytes above and of the column before.
+highest, under contexts of the bytes above and of the column before. Bytes that turn out to be noise are written as they
+are. Harmonics are cut into chunks of a few columns, which two threads work through.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +26,12 @@ try:
 except ImportError:
     _cpu = None  # type: ignore[assignment]
 
-CODEC = "lossless"
+CODEC = "lossless-2"
 # Columns of each tensor; that of shN depends on the degree.
 WIDTHS = {"means": 3, "quats": 4, "log_scales": 3, "opacity_logits": 1, "sh0": 3}
 MORTON_BITS = 20
+# Columns of a chunk of harmonics: those of five coefficients.
+SH_COLUMNS = 15
 
 
 def encode_lossless(scene: Scene) -> Container:
@@ -43,11 +47,14 @@ def encode_lossless(scene: Scene) -> Container:
         if value.dtype != torch.float32:
             raise TypeError(f"{name}: expected float32, got {value.dtype}. Convert it with .to(torch.float32)")
     rows = gaussians.select(order_of(gaussians))
-    chunks = {}
-    for name, value in rows.params().items():
-        if value.numel():
-            words = _ordered(value.reshape(len(rows), -1).contiguous().numpy())
-            chunks[name] = _cpu.encode_words(words)
+    planes = {name: value.reshape(len(rows), -1).numpy() for name, value in rows.params().items() if value.numel()}
+    words = {
+        name: _ordered(planes[source][:, columns])
+        for name, source, columns in _chunks(rows.sh_degree)
+        if source in planes
+    }
+    with ThreadPoolExecutor(2) as threads:
+        chunks = dict(zip(words, threads.map(_cpu.encode_words, words.values()), strict=True))
     return Container("splats", CODEC, len(rows), chunks, scene.info, {"sh_degree": rows.sh_degree})
 
 
@@ -61,15 +68,20 @@ def decode_lossless(container: Container, path: Path) -> Gaussians:
     n, sh_degree = container.n_items, container.meta.get("sh_degree")
     if not isinstance(sh_degree, int) or not 0 <= sh_degree < len(SH_COUNTS):
         raise FormatError(path, f"expected an SH degree of 0 to 3, got {sh_degree!r}", remedy=DAMAGED)
-    widths = {**WIDTHS, "shN": 3 * (SH_COUNTS[sh_degree] - 1)}
-    values = {}
-    for name, width in widths.items():
-        words = np.zeros((n, width), np.uint32)
-        if words.size:
-            if name not in container.chunks:
-                raise FormatError(path, f"the chunk {name!r} is missing", remedy=DAMAGED)
-            _cpu.decode_words(container.chunks[name], words)
-        values[name] = torch.from_numpy(_floats(words))
+    words = {name: np.zeros((n, columns.stop - columns.start), np.uint32) for name, _, columns in _chunks(sh_degree)}
+    if n:
+        missing = next((name for name in words if name not in container.chunks), None)
+        if missing is not None:
+            raise FormatError(path, f"the chunk {missing!r} is missing", remedy=DAMAGED)
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(_cpu.decode_words, (container.chunks[name] for name in words), words.values()))
+    values: dict[str, Tensor] = {"shN": torch.zeros(n, 3 * (SH_COUNTS[sh_degree] - 1))}
+    for name, source, columns in _chunks(sh_degree):
+        plane = torch.from_numpy(_floats(words[name]))
+        if source == "shN":
+            values["shN"][:, columns] = plane
+        else:
+            values[source] = plane
     return Gaussians(
         means=values["means"],
         quats=values["quats"],
@@ -78,6 +90,15 @@ def decode_lossless(container: Container, path: Path) -> Gaussians:
         sh0=values["sh0"].view(n, 1, 3),
         shN=values["shN"].view(n, SH_COUNTS[sh_degree] - 1, 3),
     )
+
+
+def _chunks(sh_degree: int) -> list[tuple[str, str, slice]]:
+    """Name of each chunk, the tensor it is of, and which columns."""
+    chunks = [(name, name, slice(0, width)) for name, width in WIDTHS.items()]
+    n_sh = 3 * (SH_COUNTS[sh_degree] - 1)
+    starts = range(0, n_sh, SH_COLUMNS)
+    # The longest last would keep one thread waiting.
+    return [(f"shN.{i}", "shN", slice(at, min(at + SH_COLUMNS, n_sh))) for i, at in enumerate(starts)] + chunks
 
 
 def order_of(gaussians: Gaussians) -> Tensor:
