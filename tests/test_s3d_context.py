@@ -258,7 +258,7 @@ def test_bytes_of_noise_are_written_as_they_are():
     read = np.zeros_like(words)
     _cpu.decode_words(coded, read)
     assert np.array_equal(read, words)
-    # The columns of noise hold 110,000 words. A period that began with noise goes on with 2,554 words written as they are.
+    # The columns of noise hold 110,000 words; a period that began with noise writes 2,554 more as they are.
     assert 4 * 110_000 < len(coded) < 4 * (110_000 + 2_554) * 1.02
 
 
