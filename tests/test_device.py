@@ -10,8 +10,12 @@ import torch
 from pretend_device import WrongDevice, pretend_device
 from tiny_capture import tiny_capture, tiny_scene
 
+from scene3d.core.errors import BackendUnavailable
+from scene3d.core.fields import FieldKind
 from scene3d.core.push import Influence
 from scene3d.ops import cuda_call
+from scene3d.recon.field_fit import FieldFitResult, FieldHooks, fit_field
+from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.fit import Hooks, LogLine, fit
 from scene3d.recon.mask_prune import MaskPruning, MaskSettings
 from scene3d.recon.settings import FitSettings, LearningRates, ResolutionSettings, StrategySettings, SurfaceName
@@ -115,3 +119,72 @@ def test_what_stereo_draws_stays_on_the_device(device: None) -> None:
     penalty = StereoPull({1: stereo}).penalty(scene, torch.ones(len(scene), dtype=torch.bool, device="cuda"), 1)
     assert penalty.device.type == "cuda"
     assert penalty.detach().item() > 0
+
+
+FIELD_SETTINGS = FieldFitSettings(
+    max_steps=14,
+    batch_rays=96,
+    color_rank=16,
+    n_features=16,
+    hidden=16,
+    first_voxels=8**3,
+    last_voxels=12**3,
+    grow_at=(0.4, 0.7),
+    mask_at=(0.3, 0.6),
+    mask_after=2,
+    leaf_nodes=4,
+    lr_factors=0.04,
+    box=(-1.5, -1.5, -1.5, 1.5, 1.5, 1.5),
+    tv=1e-3,
+)
+
+
+def fields(settings: FieldFitSettings, hooks: FieldHooks = FieldHooks()) -> tuple[FieldFitResult, FieldFitResult]:  # noqa: B008
+    """On the device, and on the CPU."""
+    with pytest.MonkeyPatch.context() as patch, pretend_device(patch):
+        found = fit_field(CAPTURE, replace(settings, backend="cuda"), hooks)
+    return found, fit_field(CAPTURE, settings)
+
+
+@pytest.mark.parametrize("kind", ["vm", "cp"])
+def test_first_steps_of_fields_move_every_number_as_on_the_cpu(kind: FieldKind) -> None:
+    found, expected = fields(replace(FIELD_SETTINGS, kind=kind, max_steps=12, grow_at=(), mask_at=(), tv=0.0))
+    assert found.n_steps == expected.n_steps
+    assert found.field.device.type == "cpu"
+    for a, b in zip(found.field.factors(), expected.field.factors(), strict=True):
+        # Where a gradient is rounding noise, Adam still takes a whole step: such numbers are few.
+        assert (a - b).abs().flatten().quantile(0.95) < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["vm", "cp", "trivec"])
+def test_fields_are_fitted_on_the_device_as_on_the_cpu(kind: FieldKind) -> None:
+    found, expected = fields(replace(FIELD_SETTINGS, kind=kind, distortion=0.01))
+    assert found.validation is not None
+    assert expected.validation is not None
+    assert found.validation.psnr == pytest.approx(expected.validation.psnr, abs=0.3)
+    assert found.n_bad == expected.n_bad == 0
+
+
+def test_structure_and_covers_stay_on_the_device(device: None) -> None:
+    settings = replace(FIELD_SETTINGS, backend="cuda", kind="trivec", leaves="cover", s3im=0.1)
+    assert fit_field(CAPTURE, settings).is_finished
+
+
+def test_photos_that_do_not_fit_stay_with_the_host(device: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_call, "available_bytes", lambda device: 1000)
+    assert fit_field(CAPTURE, replace(FIELD_SETTINGS, backend="cuda", max_steps=4)).is_finished
+
+
+def test_radial_bases_are_refused_on_the_device(device: None) -> None:
+    with pytest.raises(BackendUnavailable, match="it knows no radial bases"):
+        fit_field(CAPTURE, replace(FIELD_SETTINGS, backend="cuda", kind="rbf"))
+
+
+def test_other_backends_know_no_fields() -> None:
+    with pytest.raises(ValueError, match="backend: expected auto, cpu or cuda for a field, got 'gsplat'"):
+        replace(FIELD_SETTINGS, backend="gsplat")
+
+
+def test_fields_without_bounds_are_refused_on_the_device(device: None) -> None:
+    with pytest.raises(BackendUnavailable, match="it knows no fields without bounds"):
+        fit_field(CAPTURE, replace(FIELD_SETTINGS, backend="cuda", box=None, space="contracted"))

@@ -1,7 +1,10 @@
 // Bindings of radiance fields. Python allocates every output.
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
+#include <cmath>
 #include <optional>
 #include <vector>
 
@@ -66,6 +69,7 @@ void set_levels(NativeField& self, const Levels& levels) {
       expect(level.cells[a] > (levels.is_shifted[l] ? 1 : 0), "levels: expected at least one cube along each axis");
     }
   }
+  for (size_t l = 0; l < n; l++) self.args.n_leaves[l] = levels.n_leaves[l];
   self.grids = levels.grids;
 }
 
@@ -77,7 +81,7 @@ void set_values(NativeField& self, const Levels& levels, const std::vector<Const
     const int set = i / n_slabs, slab = i % n_slabs;
     const int64_t rows = slab_rows(field, levels, slab);
     expect(static_cast<int64_t>(values[static_cast<size_t>(i)].size()) == rows * field.rank[set], "values: an array has the wrong size");
-    field.values[set][slab] = values[static_cast<size_t>(i)].data();
+    field.values[set][slab] = values[static_cast<size_t>(i)].data(), field.n_rows[slab] = rows;
   }
   self.values = values;
 }
@@ -136,25 +140,92 @@ FieldSums<T> sums_of(const FieldArgs& field, int64_t n, const std::vector<A>& ar
 
 using MaybeJitter = std::optional<Array<const float, nb::ndim<1>>>;
 
+// What forward leaves for the way back.
+struct Tape {
+  Array<int32_t, nb::ndim<1>> counts;
+  std::optional<Array<float, nb::ndim<1>>> distortion;
+
+  FieldTape args(int64_t n) const {
+    expect(static_cast<int64_t>(counts.size()) == n && (!distortion || distortion->size() == counts.size()), "tape: expected a number per ray");
+    return {reinterpret_cast<uint32_t*>(counts.data()), distortion ? distortion->data() : nullptr};
+  }
+};
+
 void call_march(const NativeField& field, Rows3 origins, Rows3 directions, MaybeJitter jitter, const std::vector<Values>& out,
-                StreamNumber stream) {
+                const Tape& tape, StreamNumber stream) {
   const FieldRays rays = rays_of(origins, directions, jitter);
-  march_field(field.args, rays, sums_of<float>(field.args, rays.n, out), reinterpret_cast<Stream>(stream));
+  march_field(field.args, rays, sums_of<float>(field.args, rays.n, out), tape.args(rays.n), reinterpret_cast<Stream>(stream));
+}
+
+using Marks = Array<uint8_t, nb::ndim<2>>;
+
+// Where gradients go, and marks of what was reached, if wanted.
+struct Gradients {
+  std::vector<Values> values;
+  std::vector<Marks> marks;
+  double distortion;
+  int64_t n_samples;
+};
+
+FieldArgs with_gradients(const NativeField& field, const Gradients& grads) {
+  FieldArgs args = field.args;
+  const size_t n_slabs = static_cast<size_t>(slab_count(args));
+  expect(grads.values.size() == field.values.size() && (grads.marks.empty() || grads.marks.size() == field.values.size()), "grads: wrong number of arrays");
+  for (size_t i = 0; i < 2 * n_slabs; i++) {
+    const size_t set = i / n_slabs, slab = i % n_slabs;
+    expect(grads.values[i].size() == field.values[i].size(), "grads: an array has the wrong size");
+    args.grads[set][slab] = grads.values[i].data();
+    if (grads.marks.empty()) continue;
+    expect(grads.marks[i].size() == field.values[i].size() / kRankLanes, "marks: an array has the wrong size");
+    args.touched[set][slab] = grads.marks[i].data();
+  }
+  args.distortion = static_cast<float>(grads.distortion);
+  return args;
 }
 
 void call_march_backward(const NativeField& field, Rows3 origins, Rows3 directions, MaybeJitter jitter,
-                         const std::vector<ConstValues>& out, const std::vector<ConstValues>& v, const std::vector<Values>& grads,
-                         StreamNumber stream) {
-  FieldArgs args = field.args;
+                         const std::vector<ConstValues>& out, const Tape& tape, const std::vector<ConstValues>& v,
+                         const Gradients& grads, const Memory& memory, StreamNumber stream) {
   const FieldRays rays = rays_of(origins, directions, jitter);
-  const int n_slabs = slab_count(args);
-  expect(grads.size() == field.values.size(), "grads: wrong number of arrays");
-  for (int i = 0; i < 2 * n_slabs; i++) {
-    expect(grads[i].size() == field.values[i].size(), "grads: an array has the wrong size");
-    args.grads[i / n_slabs][i % n_slabs] = grads[i].data();
+  const FieldArgs args = with_gradients(field, grads);
+  expect(!(args.distortion > 0.f) || tape.distortion.has_value(), "distortion: expected a tape that holds it");
+  const FieldSums<const float> sums = sums_of<const float>(args, rays.n, out), v_sums = sums_of<const float>(args, rays.n, v);
+  march_field_backward(args, rays, sums, tape.args(rays.n), grads.n_samples, v_sums, memory, reinterpret_cast<Stream>(stream));
+}
+
+void call_look_up(const NativeField& field, Rows3 points, bool colors, Values out, StreamNumber stream) {
+  const size_t n = points.shape(0);
+  expect(out.size() == n * (colors ? static_cast<size_t>(field.args.n_features) : 1), "out: wrong size");
+  look_up_field(field.args, points.data(), static_cast<int64_t>(n), colors, out.data(), reinterpret_cast<Stream>(stream));
+}
+
+void call_hits(const NativeField& field, Rows3 origins, Rows3 directions, Array<uint8_t, nb::ndim<1>> out, StreamNumber stream) {
+  const FieldRays rays = rays_of(origins, directions, std::nullopt);
+  expect(static_cast<int64_t>(out.size()) == rays.n, "hits: expected one byte per ray");
+  find_field_hits(field.args, rays, out.data(), reinterpret_cast<Stream>(stream));
+}
+
+// tables: values, gradients, first and second moments. rule: lr, beta1, beta2, eps. Clears the marks.
+void call_adam(const std::vector<std::vector<Values>>& tables, const std::vector<Marks>& marks, const std::vector<int64_t>& widths,
+               const std::vector<double>& l1, const std::array<double, 4>& rule, int64_t step, Array<int32_t, nb::shape<1>> n_bad,
+               StreamNumber stream) {
+  expect(tables.size() == 4, "field_adam: expected 4 tables");
+  const size_t n = marks.size();
+  for (const auto& table : tables) expect(table.size() == n, "field_adam: tables differ in length");
+  expect(widths.size() == n && l1.size() == n, "field_adam: tables differ in length");
+  std::vector<FieldAdamArray> arrays;
+  for (size_t k = 0; k < n; k++) {
+    const int64_t n_rows = static_cast<int64_t>(marks[k].shape(1)), rank = static_cast<int64_t>(marks[k].shape(0)) * kRankLanes;
+    for (const auto& table : tables) expect(static_cast<int64_t>(table[k].size()) == n_rows * rank, "field_adam: arrays differ in size");
+    expect(widths[k] > 0 && n_rows % widths[k] == 0, "field_adam: wrong width");
+    arrays.push_back({tables[0][k].data(), tables[1][k].data(), tables[2][k].data(), tables[3][k].data(), marks[k].data(), n_rows,
+                      widths[k], static_cast<int>(rank), static_cast<float>(l1[k])});
   }
-  march_field_backward(args, rays, sums_of<const float>(args, rays.n, out), sums_of<const float>(args, rays.n, v),
-                       reinterpret_cast<Stream>(stream));
+  const double power = static_cast<double>(step), root = std::sqrt(1 - std::pow(rule[2], power));
+  const FieldAdamRule numbers = {static_cast<float>(rule[0] / (1 - std::pow(rule[1], power))), static_cast<float>(rule[1]),
+                                 static_cast<float>(rule[2]), static_cast<float>(1 / root), static_cast<float>(rule[3])};
+  field_adam_step(arrays, numbers, reinterpret_cast<unsigned int*>(n_bad.data()), reinterpret_cast<Stream>(stream));
+  for (const Marks& mark : marks) set_zero(mark.data(), static_cast<int64_t>(mark.size()), reinterpret_cast<Stream>(stream));
 }
 
 }  // namespace
@@ -170,9 +241,21 @@ void bind_field(nb::module_& m) {
       .def("__init__", &make_field, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().noconvert(), nb::arg())
       .def("set_occupancy", &set_occupancy, nb::arg().noconvert().none(), nb::arg().noconvert().none(), nb::arg())
       .def("march", &call_march, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert().none(),
-           nb::arg().noconvert(), nb::arg())
+           nb::arg().noconvert(), nb::arg(), nb::arg())
       .def("march_backward", &call_march_backward, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert().none(),
-           nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg());
+           nb::arg().noconvert(), nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg())
+      .def("look_up", &call_look_up, nb::arg().noconvert(), nb::arg(), nb::arg().noconvert(), nb::arg())
+      .def("hits", &call_hits, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg());
+  nb::class_<Tape>(m, "FieldTape")
+      .def("__init__", [](Tape* self, Array<int32_t, nb::ndim<1>> counts, std::optional<Array<float, nb::ndim<1>>> distortion) {
+        new (self) Tape{counts, distortion};
+      }, nb::arg().noconvert(), nb::arg().noconvert().none());
+  nb::class_<Gradients>(m, "FieldGradients")
+      .def("__init__", [](Gradients* self, const std::vector<Values>& values, const std::vector<Marks>& marks, double distortion, int64_t n_samples) {
+        new (self) Gradients{values, marks, distortion, n_samples};
+      }, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg());
+  m.def("field_adam", &call_adam, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg().noconvert(), nb::arg());
 }
 
 }  // namespace gpu

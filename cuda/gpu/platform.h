@@ -48,6 +48,11 @@ inline void set_ones(void* p, int64_t n_bytes, Stream stream) {
   if (n_bytes) check(cudaMemsetAsync(p, 0xff, static_cast<size_t>(n_bytes), static_cast<cudaStream_t>(stream)), "memset");
 }
 
+inline void copy_on_device(void* to, const void* from, int64_t n_bytes, Stream stream) {
+  const cudaStream_t s = static_cast<cudaStream_t>(stream);
+  if (n_bytes) check(cudaMemcpyAsync(to, from, static_cast<size_t>(n_bytes), cudaMemcpyDeviceToDevice, s), "copy");
+}
+
 // Waits for everything before it in the stream.
 inline void copy_to_host(void* to, const void* from, int64_t n_bytes, Stream stream) {
   const cudaStream_t s = static_cast<cudaStream_t>(stream);
@@ -69,6 +74,9 @@ __device__ inline float quotient_of(float a, float b) { return __fdividef(a, b);
 
 inline void set_zero(void* p, int64_t n_bytes, Stream) { std::memset(p, 0, static_cast<size_t>(n_bytes)); }
 inline void set_ones(void* p, int64_t n_bytes, Stream) { std::memset(p, 0xff, static_cast<size_t>(n_bytes)); }
+inline void copy_on_device(void* to, const void* from, int64_t n_bytes, Stream) {
+  std::memcpy(to, from, static_cast<size_t>(n_bytes));
+}
 inline void copy_to_host(void* to, const void* from, int64_t n_bytes, Stream) {
   std::memcpy(to, from, static_cast<size_t>(n_bytes));
 }

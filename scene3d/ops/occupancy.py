@@ -80,7 +80,7 @@ def occupied_box(cells: Tensor, box: Tensor) -> Tensor:
 def cell_centers(shape: tuple[int, int, int], box: Tensor) -> Tensor:
     """Centres of the cells of a box; shape is Z Y X. [Z, Y, X, 3]"""
     axes = [
-        box[0, i] + (torch.arange(n, dtype=box.dtype) + 0.5) * ((box[1, i] - box[0, i]) / n)
+        box[0, i] + (torch.arange(n, dtype=box.dtype, device=box.device) + 0.5) * ((box[1, i] - box[0, i]) / n)
         for i, n in enumerate(reversed(shape))
     ]
     z, y, x = torch.meshgrid(axes[2], axes[1], axes[0], indexing="ij")

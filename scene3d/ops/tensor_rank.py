@@ -40,7 +40,7 @@ def fit_ranks(values: Tensor, rank: int, basis: Tensor | None, generator: torch.
     n, nodes, features = len(values), values.shape[1], values.shape[-1]
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=values.dtype)
+        return torch.randn(*shape, generator=generator, dtype=values.dtype).to(values.device)
 
     vectors = [normal(n, nodes, rank) for _ in range(3)]
     common = normal(rank, features) / rank**0.5 if basis is None else basis.to(values.dtype)
@@ -89,5 +89,5 @@ def _gram(v: Tensor) -> Tensor:  # [L, D, R] -> [L, R, R]
 def _solve(right: Tensor, gram: Tensor) -> Tensor:
     """right [L, D, R] times the inverse of gram [L, R, R]."""
     diagonal = gram.diagonal(dim1=1, dim2=2).mean(dim=1)
-    ridge = (RIDGE * diagonal + 1e-8)[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype)
+    ridge = (RIDGE * diagonal + 1e-8)[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     return torch.linalg.solve(gram + ridge, right.mT).mT

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from scene3d.core.fields import BASES, Field, decoder_of
+from scene3d.ops import cuda_call
 from scene3d.ops.adam import adam_step_
 from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.field_state import FieldState
-from scene3d.render import cpu
+from scene3d.render import cpu, field_cuda
 
 BETAS = (0.9, 0.99)
 
@@ -19,8 +20,11 @@ BETAS = (0.9, 0.99)
 EPS = 1e-15
 
 
-def step_factors(state: FieldState, lr: float, l1: float, betas: tuple[float, float]) -> int:
-    """One step of Adam, with the gradient of l1 mean |density factor|; returns how many gradients were not finite."""
+def step_factors(state: FieldState, lr: float, l1: float, betas: tuple[float, float]) -> int | Tensor:
+    """One step of Adam, with the gradient of l1 mean |density factor|; returns how many gradients were not finite, on a
+    GPU as a number that is there."""
+    if field_cuda.takes(state.field):
+        return _step_on_gpu(state, lr, l1, betas)
     n_bad = 0
     factors, n_density = state.field.factors(), len(state.field.density)
     rows = zip(state.field.names * 2, factors, state.grads, state.moments, state.marks, strict=True)
@@ -43,6 +47,20 @@ def step_factors(state: FieldState, lr: float, l1: float, betas: tuple[float, fl
     return n_bad
 
 
+def _step_on_gpu(state: FieldState, lr: float, l1: float, betas: tuple[float, float]) -> Tensor:
+    """The same for all factors in one call."""
+    field, factors = state.field, list(state.field.factors())
+    means, squares = zip(*state.moments, strict=True)
+    widths = [_width(name, value, field) for name, value in zip(field.names * 2, factors, strict=True)]
+    pulls = [l1 / value.numel() if i < len(field.density) else 0.0 for i, value in enumerate(factors)]
+    n_bad = torch.zeros(1, dtype=torch.int32, device=field.device)
+    tables = [factors, state.grads, list(means), list(squares)]
+    stream = cuda_call.begin(cuda_call.module, field.device)
+    rule = [lr, *betas, EPS]
+    cuda_call.module.field_adam(tables, state.marks, widths, pulls, rule, state.since_growth, n_bad, stream)
+    return n_bad[0]
+
+
 def _width(name: str, value: Tensor, field: Field) -> int:
     """Nodes from one row of a plane to the next, of others all: they are one row; 0 where none has neighbours."""
     if name == BASES:
@@ -55,12 +73,12 @@ def update(state: FieldState, settings: FieldFitSettings, v_decoder: list[Tensor
     decay = settings.lr_final**state.fraction
     l1 = settings.l1 * (0.5 if state.n_masks else 1.0)
     state.since_growth += 1
-    state.n_bad += step_factors(state, settings.lr_factors * decay, l1, BETAS)
+    state.count_bad(step_factors(state, settings.lr_factors * decay, l1, BETAS))
     flat = torch.cat([v.reshape(-1) for v in state.field.decoder.tensors()])
     v_flat = torch.cat([v.reshape(-1) for v in v_decoder])
     means, squares = state.decoder_moments
     lr = settings.lr_decoder * decay
-    state.n_bad += int(adam_step_([flat], [v_flat], [means], [squares], [lr], state.step + 1, None, BETAS))
+    state.count_bad(adam_step_([flat], [v_flat], [means], [squares], [lr], state.step + 1, None, BETAS))
     tensors, at = [], 0
     for value in state.field.decoder.tensors():
         tensors.append(flat[at : at + value.numel()].reshape(value.shape))

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scene3d.core.capture import Capture
-from scene3d.core.errors import CaptureError
+from scene3d.core.errors import BackendUnavailable, CaptureError
 from scene3d.core.fields import Field
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
@@ -35,8 +36,11 @@ from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.field_space import find_space
 from scene3d.recon.field_state import FieldState, first_state, grid_sizes, resolution_of
 from scene3d.recon.losses import eval_background
+from scene3d.recon.photos import on_device
 from scene3d.recon.validate import Validation, validate_scene
-from scene3d.render.field_cpu import NativeDecoder, NativeField
+from scene3d.render import backends
+from scene3d.render.field_cpu import NativeField
+from scene3d.render.field_device import native_decoder, native_field
 from scene3d.render.field_march import RaySums
 
 logger = logging.getLogger(__name__)
@@ -122,6 +126,22 @@ def fit_field(
         return _Run(capture, settings, hooks, first).to_end()
 
 
+def field_device(settings: FieldFitSettings) -> torch.device:
+    """Where the fit runs: on a GPU where its kernels were asked for.
+
+    Raises:
+        BackendUnavailable: they do not run here, or do not know the kind.
+    """
+    if settings.backend != "cuda":
+        return torch.device("cpu")
+    reason = backends.why_unavailable("cuda")
+    if settings.kind == "rbf":
+        reason = "it knows no radial bases"
+    if reason is not None:
+        raise BackendUnavailable("cuda", reason, "Use --backend cpu")
+    return backends.device_for("cuda")
+
+
 class _Run:
     """One fit on its way: the state, and what does not change."""
 
@@ -129,14 +149,24 @@ class _Run:
         self, capture: Capture, settings: FieldFitSettings, hooks: FieldHooks, first: FieldState | None = None
     ) -> None:
         self.capture, self.settings, self.hooks = capture, settings, hooks
-        self.pool = RayPool(capture)
+        self.device = field_device(settings)
+        self.pool = RayPool(capture, self.device)
         self.state = self._first_state(first)
+        if self.device.type != "cpu":
+            self._leave_cpu()
         self.loss = math.nan
         self.n_samples = 0
         self.validation: Validation | None = None
         self._hand_over()
         if self.state.field.occupancy is not None:
             self._keep_hits(self.state.hit_step or self.state.field.step)
+
+    def _leave_cpu(self) -> None:
+        if self.state.field.warp is not None:
+            raise BackendUnavailable(
+                "cuda", "it knows no fields without bounds", "Use --backend cpu, or --field.space box"
+            )
+        self.state = self.state.to(self.device)
 
     def to_end(self) -> FieldFitResult:
         state, settings = self.state, self.settings
@@ -153,7 +183,10 @@ class _Run:
                     self._save()
         if state.fraction >= 1 and self.validation is None:
             self.validation = self._validate()
-        return FieldFitResult(state.field, state.step, state.seconds, state.fraction >= 1, state.n_bad, self.validation)
+        state.settle()
+        return FieldFitResult(
+            state.field.to("cpu"), state.step, state.seconds, state.fraction >= 1, state.n_bad, self.validation
+        )
 
     def step(self) -> None:
         """One batch of rays, one step of Adam, and changes of the grid where they are due."""
@@ -169,10 +202,10 @@ class _Run:
     def _descend(self, batch: RayBatch) -> float:
         """Forward, loss, and the way back; in the order in which autograd would call them, without it."""
         state, generator = self.state, self.state.generator
-        jitter = torch.rand(len(batch.origins), generator=generator)
+        jitter = self._random(len(batch.origins))
         sums = self.native.march(batch.origins, batch.directions, jitter, self.tape)
         self.n_samples = self.tape.n_samples
-        decoder = NativeDecoder(state.field.decoder)
+        decoder = native_decoder(state.field)
         colors = decoder.decode(sums.features, sums.opacity, batch.directions)
         background = self._background(len(batch.origins))
         target = batch.colors
@@ -207,8 +240,12 @@ class _Run:
         name = self.settings.background
         is_open = self.state.field.warp is not None
         if name == "random" or (name == "auto" and (self.capture.has_alpha or is_open)):
-            return torch.rand(n, 3, generator=self.state.generator)
-        return torch.full((n, 3), 1.0 if name == "white" else 0.0)
+            return self._random(n, 3)
+        return torch.full((n, 3), 1.0 if name == "white" else 0.0, device=self.device)
+
+    def _random(self, *shape: int) -> Tensor:
+        """The same numbers on every device."""
+        return on_device(torch.rand(*shape, generator=self.state.generator), self.device)
 
     def _next_fraction(self) -> float:
         settings = self.settings
@@ -277,10 +314,11 @@ class _Run:
     def _keep_hits(self, step: float) -> None:
         """Draw only rays that meet something. The step is kept, so that a resumed run finds the same rays."""
         self.state.hit_step = step
-        self.pool.keep_hits(NativeField(replace(self.state.field, step=step)))
+        self.pool.keep_hits(native_field(replace(self.state.field, step=step)))
 
     def _hand_over(self) -> None:
-        self.native = NativeField(self.state.field)
+        # Tapes belong to the kind of native code: the two go together.
+        self.native: Any = native_field(self.state.field)
         self.tape = self.native.new_tape()
 
     def _first_state(self, first: FieldState | None) -> FieldState:
@@ -327,5 +365,6 @@ class _Run:
     def _save(self) -> None:
         if self.hooks.checkpoint is not None:
             began = time.perf_counter()
+            self.state.settle()
             field_checkpoint.save(self.hooks.checkpoint, self.state, self.capture, self.settings)
             self.state.seconds += time.perf_counter() - began

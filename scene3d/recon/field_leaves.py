@@ -12,7 +12,7 @@ from scene3d.core.fields import Field, LeafLevel
 from scene3d.ops.occupancy import cell_centers, is_occupied
 from scene3d.ops.tensor_rank import Cores, fit_ranks
 from scene3d.recon.field_settings import FieldFitSettings
-from scene3d.render.field_cpu import NativeField
+from scene3d.render.field_device import native_field
 
 MAX_CELLS = 160**3
 # Features of density are fitted within these bounds: below the first nothing shows, above the second all is opaque.
@@ -56,7 +56,7 @@ def to_leaves(field: Field, settings: FieldFitSettings, generator: torch.Generat
     cells = _cells(field, lattice, settings.leaf_nodes - 1)
     levels: tuple[LeafLevel, ...] = ()
     factors: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
-    basis, made = torch.zeros(0, settings.n_features), field
+    basis, made = torch.zeros(0, settings.n_features, device=field.device), field
     for edges, is_shifted in _level_edges(lattice, settings):
         level = LeafLevel(cubes_around(cells, edges, is_shifted), leaf_nodes(settings, 1), is_shifted)
         # Levels that are added fit what the ones before leave; a cover has the whole field twice.
@@ -92,7 +92,7 @@ def refine(field: Field, nodes: int, step_in_voxels: float) -> Field:
 def kept_leaves(field: Field) -> tuple[Tensor, ...]:
     """Which leaves of each level have an occupied cell in them; all where that would leave a level without any. [L]"""
     if field.occupancy is None:
-        return tuple(torch.ones(level.n_leaves, dtype=torch.bool) for level in field.levels)
+        return tuple(torch.ones(level.n_leaves, dtype=torch.bool, device=field.device) for level in field.levels)
     kept = []
     for level in field.levels:
         flags = cubes_around(field.occupancy, level.edges, level.is_shifted)[level.taken]
@@ -115,13 +115,14 @@ def select_leaves(field: Field, kept: tuple[Tensor, ...]) -> Field:
 
 def cubes_around(cells: Tensor, edges: tuple[int, int, int], is_shifted: bool) -> Tensor:
     """Cubes of a lattice over the same box that touch an occupied cell. [Z, Y, X] bool to the same of cubes"""
-    shape = torch.tensor(cells.shape, dtype=torch.float64)
-    size = torch.tensor(list(reversed(edges)), dtype=torch.float64)
-    taken = torch.zeros([n + is_shifted for n in reversed(edges)], dtype=torch.bool)
+    device = cells.device
+    shape = torch.tensor(cells.shape, dtype=torch.float64, device=device)
+    size = torch.tensor(list(reversed(edges)), dtype=torch.float64, device=device)
+    taken = torch.zeros([n + is_shifted for n in reversed(edges)], dtype=torch.bool, device=device)
     places = cells.nonzero().double()
     # A corner on a face belongs to the cube that the cell lies in.
     for corner in itertools.product((1e-6, 1 - 1e-6), repeat=3):
-        at = (places + torch.tensor(corner, dtype=torch.float64)) / shape * size + 0.5 * is_shifted
+        at = (places + torch.tensor(corner, dtype=torch.float64, device=device)) / shape * size + 0.5 * is_shifted
         z, y, x = at.long().unbind(dim=1)
         taken[z, y, x] = True
     return taken
@@ -129,7 +130,7 @@ def cubes_around(cells: Tensor, edges: tuple[int, int, int], is_shifted: bool) -
 
 def step_size(box: Tensor, resolution: tuple[int, int, int], step_in_voxels: float) -> float:
     """Distance of samples, scene units; voxels may be oblong."""
-    voxels = (box[1] - box[0]).double() / (torch.tensor(resolution) - 1)
+    voxels = (box[1] - box[0]).double() / (torch.tensor(resolution, device=box.device) - 1)
     return step_in_voxels * float(voxels.mean())
 
 
@@ -186,7 +187,7 @@ def _fit(
             density, color = density - lower[0], color - lower[1]
         densities.append(density)
         colors.append(color)
-    ones = torch.ones(settings.density_rank, 1)
+    ones = torch.ones(settings.density_rank, 1, device=box.device)
     results = (
         fit_ranks(torch.cat(densities), settings.density_rank, ones, generator),
         fit_ranks(torch.cat(colors), settings.color_rank, None, generator),
@@ -196,12 +197,12 @@ def _fit(
 
 
 def _blurred(vectors: Vectors, generator: torch.Generator) -> Vectors:
-    x, y, z = (v + SPREAD * torch.randn(v.shape, generator=generator) for v in vectors)
+    x, y, z = (v + SPREAD * torch.randn(v.shape, generator=generator).to(v.device) for v in vectors)
     return x, y, z
 
 
 def _features(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:  # [L, D, D, D, 3] -> [..., 1], [..., F]
-    native, flat = NativeField(field), points.reshape(-1, 3)
+    native, flat = native_field(field), points.reshape(-1, 3)
     held = torch.minimum(torch.maximum(flat, field.box[0]), field.box[1])
     density, color = native.density_features(held), native.color_features(held) @ field.decoder.basis
     return density.reshape(*points.shape[:-1], 1), color.reshape(*points.shape[:-1], -1)
@@ -210,7 +211,9 @@ def _features(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:  # [L, D, 
 def _leaf_points(level: LeafLevel, box: Tensor) -> Tensor:
     """Nodes of all leaves in the world. [L, D, D, D, 3]; z, y, x"""
     corners = level.taken.nonzero().flip(1).float() - 0.5 * level.is_shifted
-    axis = torch.linspace(0, 1, level.nodes)
+    axis = torch.linspace(0, 1, level.nodes, device=box.device)
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
-    unit = (corners[:, None, None, None] + torch.stack([x, y, z], dim=-1)) / torch.tensor(level.edges)
+    unit = (corners[:, None, None, None] + torch.stack([x, y, z], dim=-1)) / torch.tensor(
+        level.edges, device=box.device
+    )
     return box[0] + unit * (box[1] - box[0])

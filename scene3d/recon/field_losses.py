@@ -25,7 +25,7 @@ def structure_grad(
         strength: Of the loss.
         generator: Deals pixels to windows.
     """
-    share = torch.ones(len(rgb), 1) if weight is None else weight[:, None]
+    share = torch.ones_like(rgb[:, :1]) if weight is None else weight[:, None]
     with torch.enable_grad():
         leaf = rgb.detach().requires_grad_()
         loss = strength * (1 - s3im(target + share * (leaf - target), target, generator))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scene3d.core.fields import Field
 from scene3d.ops.occupancy import cell_centers, dilate, is_occupied
-from scene3d.render.field_cpu import NativeField
+from scene3d.render.field_device import native_field
 
 # A cell whose opacity along one step is below counts as empty.
 MIN_CELL_ALPHA = 1e-4
@@ -29,7 +29,7 @@ def find_occupied(field: Field, keep_cells: float, min_alpha: float = MIN_CELL_A
     """
     shape = _cell_shape(field)
     centers = cell_centers(shape, field.box).reshape(-1, 3)
-    features = NativeField(field).density_features(centers)
+    features = native_field(field).density_features(centers)
     optical = torch.nn.functional.softplus(features + field.density_shift) * (field.density_scale * field.step)
     if field.occupancy is not None:
         optical = torch.where(is_occupied(field.occupancy, field.box, centers), optical, 0.0)

@@ -10,10 +10,15 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture
 from scene3d.core.errors import CaptureError
+from scene3d.ops import cuda_call
 from scene3d.ops.rays import camera_rays
+from scene3d.recon.device_photos import SHARE
+from scene3d.recon.photos import on_device
 from scene3d.render.field_cpu import NativeField
+from scene3d.render.field_cuda import CudaField
 
 RAYS_AT_ONCE = 1 << 18
+_CPU = torch.device("cpu")
 # Pixels of all photos; more would not fit beside the field: 4 bytes each, and 4 for their numbers.
 MAX_PIXELS = 400_000_000
 
@@ -38,15 +43,19 @@ class RayBatch:
 
 
 class RayPool:
-    """All training pixels as bytes.
+    """All training pixels as bytes: on the device of the fit while they take a share of it, else in the memory of the
+    host, from where each batch goes over.
 
     Args:
         capture: Whose training photos are read here, once.
+        device: Where batches are wanted.
     """
 
-    def __init__(self, capture: Capture) -> None:
-        self.cameras: Cameras = capture.cameras.select(capture.train).to(dtype=torch.float32)
-        counts = self.cameras.sizes.prod(dim=1)
+    def __init__(self, capture: Capture, device: torch.device = _CPU) -> None:
+        cameras = capture.cameras.select(capture.train)
+        self._device = device
+        self.cameras: Cameras = cameras.to(device, torch.float32)
+        counts = cameras.sizes.prod(dim=1)
         if int(counts.sum()) > MAX_PIXELS:
             remedy = "Reduce photos: --data-factor or --max-size"
             raise CaptureError(capture.source, f"more than {MAX_PIXELS:,} training pixels", remedy)
@@ -62,7 +71,20 @@ class RayPool:
             self._used = self._mask.nonzero()[:, 0].int()
             if len(self._used) == 0:
                 raise CaptureError(capture.source, "the masks leave no pixel to fit to", "White means keep")
+        self._widths = cameras.sizes[:, 0]
+        self._settle()
         self._kept: Tensor | None = self._used
+
+    def _settle(self) -> None:
+        """Move all tables to where they stay."""
+        tables = (self._rgb, self._alpha, self._mask, self._used)
+        n_bytes = sum(value.nbytes for value in tables if value is not None)
+        is_there = self._device.type != "cpu" and n_bytes <= SHARE * cuda_call.available_bytes(self._device)
+        self._home = self._device if is_there else _CPU
+        self._rgb, self._starts = self._rgb.to(self._home), self._starts.to(self._home)
+        self._widths = self._widths.to(self._home)
+        moved = (None if value is None else value.to(self._home) for value in tables[1:])
+        self._alpha, self._mask, self._used = moved
 
     def __len__(self) -> int:
         """Pixels to draw from."""
@@ -70,7 +92,7 @@ class RayPool:
 
     def draw(self, n: int, generator: torch.Generator) -> RayBatch:
         """n random pixels."""
-        index = torch.randint(len(self), (n,), generator=generator)
+        index = on_device(torch.randint(len(self), (n,), generator=generator), self._home)
         if self._kept is not None:
             index = self._kept[index].long()
         origins, directions = self._rays(index)
@@ -79,15 +101,19 @@ class RayPool:
         if alpha is not None:
             colors = colors * alpha[:, None]
         weight = None if self._mask is None else self._mask[index].float() / 255
+        alpha, weight = (None if value is None else on_device(value, self._device) for value in (alpha, weight))
+        colors = on_device(colors, self._device)
         return RayBatch(origins, directions, colors, alpha, weight)
 
-    def keep_hits(self, native: NativeField) -> None:
+    def keep_hits(self, native: NativeField | CudaField) -> None:
         """From now on, draw only pixels whose rays meet an occupied cell; all where none does."""
         parts, n = [], int(self._starts[-1]) if self._used is None else len(self._used)
         for start in range(0, n, RAYS_AT_ONCE):
             stop = min(start + RAYS_AT_ONCE, n)
-            index = torch.arange(start, stop) if self._used is None else self._used[start:stop].long()
-            parts.append(index[native.hits(*self._rays(index))].int())
+            index = (
+                torch.arange(start, stop, device=self._home) if self._used is None else self._used[start:stop].long()
+            )
+            parts.append(index[native.hits(*self._rays(index)).to(self._home)].int())
         kept = torch.cat(parts)
         self._kept = kept if len(kept) else self._used
 
@@ -105,9 +131,10 @@ class RayPool:
     def _rays(self, index: Tensor) -> tuple[Tensor, Tensor]:
         view = torch.searchsorted(self._starts, index, right=True) - 1
         place = index - self._starts[view]
-        width = self.cameras.sizes[view, 0]
+        width = self._widths[view]
         rows = place // width
-        return camera_rays(self.cameras, view, place - rows * width, rows)
+        pixels = torch.stack([view, place - rows * width, rows])
+        return camera_rays(self.cameras, *on_device(pixels, self._device).unbind())
 
     def _read(self, capture: Capture) -> None:
         for i, view in enumerate(capture.train):

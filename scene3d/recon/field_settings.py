@@ -66,6 +66,7 @@ class FieldFitSettings:
             must show through. Else black.
         eval_steps: Steps after which test views are measured, besides the last.
         checkpoint_every: Steps between checkpoints, 0 = only at the end.
+        backend: auto and cpu run on the CPU, cuda on a GPU.
     """
 
     kind: FieldKind = "vm"
@@ -102,6 +103,7 @@ class FieldFitSettings:
     background: BackgroundName = "auto"
     eval_steps: tuple[int, ...] = ()
     checkpoint_every: int = 2000
+    backend: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("density_rank", "color_rank", "n_features", "hidden"):
@@ -133,6 +135,8 @@ class FieldFitSettings:
             raise ValueError(f"box: a field in the space {self.space} has none, give one or the other")
         if self.near_radius is not None and not self.near_radius > 0:
             raise ValueError(f"near_radius: expected more than 0 scene units, got {self.near_radius}")
+        if self.backend not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"backend: expected auto, cpu or cuda for a field, got {self.backend!r}")
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"time_limit: expected more than 0 seconds, got {self.time_limit}")
         if not 0 < self.keep_cells <= 1:

@@ -42,6 +42,7 @@ class FieldState:
         n_bad: Gradient values that were not finite and counted as 0.
         grads: Of each factor; zero between steps, not saved.
         marks: Nodes reached in this step; zero between steps, not saved.
+        bad: What n_bad lacks, on a GPU.
     """
 
     field: Field
@@ -59,6 +60,35 @@ class FieldState:
     n_bad: int = 0
     grads: list[Tensor] = dataclasses.field(default_factory=list)
     marks: list[Tensor] = dataclasses.field(default_factory=list)
+    bad: Tensor | None = None
+
+    def to(self, device: torch.device) -> FieldState:
+        """The same with everything but the source of random numbers on another device."""
+
+        def moved(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            return pair[0].to(device), pair[1].to(device)
+
+        state = replace(
+            self,
+            field=self.field.to(device),
+            moments=[moved(pair) for pair in self.moments],
+            decoder_moments=moved(self.decoder_moments),
+        )
+        state.make_room()
+        return state
+
+    def count_bad(self, count: Tensor | int) -> None:
+        """Add gradient values that were not finite; a number on a GPU is not waited for."""
+        if isinstance(count, Tensor) and count.device.type != "cpu":
+            self.bad = count if self.bad is None else self.bad + count
+        else:
+            self.n_bad += int(count)
+
+    def settle(self) -> None:
+        """Read what was not waited for."""
+        if self.bad is not None:
+            self.n_bad += int(self.bad)
+            self.bad = None
 
     def start_moments(self) -> None:
         """Forget the moments of the factors, and make room for those of the grid as it is."""
@@ -88,7 +118,7 @@ class FieldState:
     def shrink(self, box: Tensor) -> None:
         """Cut the field to the nodes around a smaller box; the new box runs from node to node."""
         low, high = self.field.box
-        last = torch.tensor(self.field.resolution) - 1
+        last = torch.tensor(self.field.resolution, device=low.device) - 1
         spacing = (high - low) / last
         first = ((box[0] - low) / spacing).floor().long().clamp_min(0)
         end = torch.minimum(((box[1] - low) / spacing).ceil().long(), last)
@@ -111,7 +141,10 @@ class FieldState:
         """Go on with another field: all moments are forgotten, those of a decoder of other sizes too."""
         n_numbers = sum(v.numel() for v in field.decoder.tensors())
         if n_numbers != self.decoder_moments[0].numel():
-            self.decoder_moments = (torch.zeros(n_numbers), torch.zeros(n_numbers))
+            self.decoder_moments = (
+                torch.zeros(n_numbers, device=field.device),
+                torch.zeros(n_numbers, device=field.device),
+            )
         self.field = field
         self.start_moments()
 

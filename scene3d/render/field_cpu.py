@@ -154,7 +154,9 @@ class NativeDecoder:
 
 def empty_marks(factors: list[Tensor]) -> list[Tensor]:
     """Marks of nodes that were reached: none. [R / 16, nodes] each"""
-    return [torch.zeros(v.shape[-1] // LANES, v.numel() // v.shape[-1], dtype=torch.uint8) for v in factors]
+    return [
+        torch.zeros(v.shape[-1] // LANES, v.numel() // v.shape[-1], dtype=torch.uint8, device=v.device) for v in factors
+    ]
 
 
 def march(

@@ -307,7 +307,7 @@ def fit_settings(config: Config, capture: Capture) -> FitSettings:
 
 def _field_order(config: Config, capture: Capture) -> fit_field.Order:
     assert config.kind != "gaussians"
-    names = ("max_steps", "time_limit", "background", "s3im", "eval_steps", "checkpoint_every", "seed")
+    names = ("max_steps", "time_limit", "background", "s3im", "eval_steps", "checkpoint_every", "seed", "backend")
     fit_field.refuse_splat_options(config)
     return fit_field.Order(
         config.kind,
