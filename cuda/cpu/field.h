@@ -174,15 +174,23 @@ struct FieldTable {
   int64_t (*adam_rows)(const FieldAdam<T>& adam, int group, int64_t begin, int64_t end);
 };
 
+struct FieldBricks;  // cpu/field_bricks.h
+
 struct FieldKernels {
   FieldTable<float> f32;
   FieldTable<double> f64;  // only in the scalar table
+  // What a ray gathers, by bricks; opacity 0 where that is nothing. scratch: kBrickScratch numbers.
+  void (*brick_ray)(const FieldCall<float>& call, const FieldBricks& bricks, const FieldRay<float>& ray, float* scratch,
+                    RayResult<float>& out);
 };
 
 const FieldKernels& scalar_field_kernels();
 const FieldKernels& avx2_field_kernels();
 const FieldKernels& avx512_field_kernels();
 const FieldKernels& neon_field_kernels();
+
+// Of the instruction set in use.
+const FieldKernels& field_kernels();
 
 // The table of the instruction set in use for float, the scalar one for double.
 template <class T>

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "cpu/field_bindings.h"
@@ -150,6 +151,27 @@ void set_occupancy(NativeField<T>& self, std::optional<Words> fine, std::optiona
   call.occupancy.coarse = reinterpret_cast<const uint64_t*>(above->data());
 }
 
+// For images. size: voxels along x y z.
+void set_bricks(NativeField<float>& self, const FieldWords& words, const BrickFree& free, const BrickTable& table,
+                const BrickValues& values, const std::vector<int>& size) {
+  expect(size.size() == 3 && *std::min_element(size.begin(), size.end()) > 0, "bricks: expected 3 sizes");
+  int64_t n_words = 1;
+  for (int n : size) n_words *= (n + 3) / 4;
+  expect(static_cast<int64_t>(words.size()) == n_words && static_cast<int64_t>(table.size()) == n_words &&
+             static_cast<int64_t>(free.size()) == n_words && n_words < INT32_MAX / 2,
+         "bricks: wrong number of words");
+  const int64_t n = static_cast<int64_t>(values.shape(0));
+  expect(values.shape(1) == kBrickSize && n < INT32_MAX / (2 * kBrickSize), "bricks: wrong shape of values");
+  for (int64_t i = 0; i < n_words; i++) {
+    expect(table.data()[i] < 2 * n && (words.data()[i] == 0 || table.data()[i] >= 0), "bricks: a number is out of range");
+  }
+  self.brick_words = words, self.brick_free = free, self.brick_table = table, self.brick_values = values;
+  FieldBricks& bricks = self.bricks;
+  bricks.voxels.words = reinterpret_cast<const uint64_t*>(words.data());
+  for (int a = 0; a < 3; a++) bricks.voxels.n[a] = size[static_cast<size_t>(a)];
+  bricks.free = free.data(), bricks.table = table.data(), bricks.values = values.data();
+}
+
 template <class T>
 FieldRays<T> rays_of(const Rows3<const T>& origins, const Rows3<const T>& directions,
                      const std::optional<Column<const T>>& jitter) {
@@ -216,8 +238,12 @@ void bind_type(nb::module_& m, const char* suffix) {
   nb::class_<FieldTape<T>>(m, named("FieldTape").c_str())
       .def(nb::init<>())
       .def_prop_ro("n_samples", &FieldTape<T>::n_samples);
-  nb::class_<NativeField<T>>(m, named("Field").c_str())
-      .def("__init__", &make_field<T>)
+  nb::class_<NativeField<T>> field(m, named("Field").c_str());
+  if constexpr (std::is_same_v<T, float>) {
+    field.def("set_bricks", &set_bricks, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
+              nb::arg().noconvert(), nb::arg());
+  }
+  field.def("__init__", &make_field<T>)
       .def("set_box", &set_box<T>)
       .def("set_warp", &set_warp<T>)
       .def("set_levels", &set_levels<T>, nb::arg().noconvert(), nb::arg(), nb::arg())

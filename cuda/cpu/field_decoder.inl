@@ -12,10 +12,11 @@ namespace S3D_NS {
 // Below this opacity a pixel has no colour.
 constexpr double kMinPixelOpacity = 1e-6;
 
+// Rows and vectors of columns that registers hold.
 #if S3D_LEVEL == 2
-constexpr int kBlockRows = 6;
+constexpr int kBlockRows = 6, kBlockColumns = 4;
 #else
-constexpr int kBlockRows = 2;
+constexpr int kBlockRows = 2, kBlockColumns = 3;
 #endif
 
 // A matrix in a product: element (i, k) at data[i * row + k * column].
@@ -66,8 +67,10 @@ template <class T>
 static void multiply_add(Matrix<T> a, const T* b, int64_t b_row, T* c, int64_t c_row, int n_rows, int n_columns,
                          int n_inner) {
   int j = 0;
-  for (; j + 3 * kLanes <= n_columns; j += 3 * kLanes)
-    multiply_columns<3>(a, b + j, b_row, c + j, c_row, n_rows, n_inner);
+  for (; j + kBlockColumns * kLanes <= n_columns; j += kBlockColumns * kLanes)
+    multiply_columns<kBlockColumns>(a, b + j, b_row, c + j, c_row, n_rows, n_inner);
+  for (; j + 2 * kLanes <= n_columns; j += 2 * kLanes)
+    multiply_columns<2>(a, b + j, b_row, c + j, c_row, n_rows, n_inner);
   for (; j < n_columns; j += kLanes) multiply_columns<1>(a, b + j, b_row, c + j, c_row, n_rows, n_inner);
 }
 

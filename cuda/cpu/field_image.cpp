@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "cpu/field_march.h"
@@ -64,10 +65,9 @@ void ball_pixels(T x, T z, T rx, T r, T middle, int size, int* first, int* end) 
 
 // Where along the rays of each tile words of occupied cells lie.
 template <class T>
-std::vector<Range<T>> tile_ranges(const FieldCall<T>& call, const View<T>& view) {
+std::vector<Range<T>> tile_ranges(const FieldCall<T>& call, const OccupancyBits& bits, const View<T>& view) {
   const int columns = view.columns(), rows = view.rows();
   std::vector<Range<T>> tiles(static_cast<size_t>(columns) * rows);
-  const OccupancyBits& bits = call.occupancy;
   if (!bits.words || call.warp.kind != WarpKind::none) {
     std::fill(tiles.begin(), tiles.end(), Range<T>{T(0), T(1e30)});
     return tiles;
@@ -131,13 +131,23 @@ struct Image {
 };
 
 template <class T>
-void render_tile(const FieldCall<T>& call, const DecoderCall<T>& decoder, const View<T>& view, int tile,
+bool gather(const NativeField<T>& field, const FieldRay<T>& ray, TileRows<T>& rows, RayResult<T>& out) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (field.bricks.values) {
+      field_kernels().brick_ray(field.call, field.bricks, ray, rows.scratch.reserve(kBrickScratch), out);
+      return out.opacity > 0;
+    }
+  }
+  return field_table<T>().forward_ray(field.call, ray, rows.samples.reserve(kMaxRaySamples), out) > 0;
+}
+
+template <class T>
+void render_tile(const NativeField<T>& field, const DecoderCall<T>& decoder, const View<T>& view, int tile,
                  const Range<T>& range, const Image<T>& out) {
   thread_local TileRows<T> kept;
   TileRows<T>& rows = kept;
   const FieldTable<T>& table = field_table<T>();
-  const int64_t n_features = call.n_features();
-  FieldSample<T>* const samples = rows.samples.reserve(kMaxRaySamples);
+  const int64_t n_features = field.call.n_features();
   T* const features = rows.features.reserve(static_cast<size_t>(kRayChunk * n_features));
   const int x0 = tile % view.columns() * kTile, y0 = tile / view.columns() * kTile;
   int n = 0;
@@ -146,7 +156,7 @@ void render_tile(const FieldCall<T>& call, const DecoderCall<T>& decoder, const 
       FieldRay<T> ray = view.ray(x, y);
       ray.from = range.from, ray.until = range.until;
       RayResult<T> result = {features + n * n_features, 0, 0};
-      if (table.forward_ray(call, ray, samples, result) == 0) continue;
+      if (!gather(field, ray, rows, result)) continue;
       rows.opacity[n] = result.opacity, rows.distance[n] = result.distance;
       std::copy(ray.direction, ray.direction + 3, rows.directions + 3 * n);
       rows.pixels[n++] = static_cast<int64_t>(y) * view.width + x;
@@ -188,13 +198,14 @@ void call_image(const NativeField<T>& field, const NativeDecoder<T>& decoder, co
   for (size_t k = 0; k < 3; k++) out.background[k] = static_cast<T>(background[k]);
   nb::gil_scoped_release release;
   parallel_ranges(static_cast<int64_t>(width * height), 1 << 15, [&](int64_t begin, int64_t end) { out.fill(begin, end); });
-  const std::vector<Range<T>> tiles = tile_ranges(field.call, view);
+  const OccupancyBits& bits = field.bricks.values ? field.bricks.voxels : field.call.occupancy;
+  const std::vector<Range<T>> tiles = tile_ranges(field.call, bits, view);
   std::vector<int> seen;
   for (size_t i = 0; i < tiles.size(); i++)
     if (tiles[i].until >= 0) seen.push_back(static_cast<int>(i));
   parallel_for(static_cast<int64_t>(seen.size()), [&](int64_t i) {
     const int tile = seen[static_cast<size_t>(i)];
-    render_tile(field.call, network, view, tile, tiles[static_cast<size_t>(tile)], out);
+    render_tile(field, network, view, tile, tiles[static_cast<size_t>(tile)], out);
   });
 }
 

@@ -1,6 +1,7 @@
 // The field kernels of one instruction set and their table. Included once by each field_kernels_<level>.cpp.
 #include "cpu/field_factors.inl"
 #include "cpu/field_rays.inl"
+#include "cpu/field_bricks.inl"
 #include "cpu/field_decoder.inl"
 #include "cpu/field_adam.inl"
 
@@ -20,9 +21,9 @@ constexpr FieldTable<T> field_table_of() {
 
 const FieldKernels& S3D_JOIN(S3D_NS, _field_kernels)() {
 #if S3D_LEVEL == 0
-  static constexpr FieldKernels table = {S3D_NS::field_table_of<float>(), S3D_NS::field_table_of<double>()};
+  static constexpr FieldKernels table = {S3D_NS::field_table_of<float>(), S3D_NS::field_table_of<double>(), S3D_NS::brick_ray};
 #else
-  static constexpr FieldKernels table = {S3D_NS::field_table_of<float>(), {}};
+  static constexpr FieldKernels table = {S3D_NS::field_table_of<float>(), {}, S3D_NS::brick_ray};
 #endif
   return table;
 }

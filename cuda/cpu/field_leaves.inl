@@ -4,6 +4,7 @@
 // leaf for many samples. Places are found for sixteen samples at once, by loops that the compiler turns into vectors.
 #include "cpu/field.h"
 #include "cpu/field_lanes.h"
+#include "cpu/simd_int.h"
 
 namespace scene3d {
 namespace S3D_NS {
@@ -39,6 +40,32 @@ static void find_leaves(const LeafLevel& level, const T* nodes, int64_t stride, 
   }
   for (int i = 0; i < kLanes; i++)
     places.weight[i] = leaf[i] < 0 ? T(0) : leaf_window(along[0][i], along[1][i], along[2][i]);
+}
+
+// The same in lanes: loops as above become poor code where compilers unroll them first.
+S3D_INLINE void find_leaves(const LeafLevel& level, const float* nodes, int64_t stride, int n, LeafPlaces<float>& places) {
+  float unit[3][kLanes] = {};
+  for (int i = 0; i < n; i++)
+    for (int a = 0; a < 3; a++) unit[a][i] = nodes[i * stride + a];
+  const float offset = level.is_shifted ? 0.5f : 0.f;
+  i32x16 cell[3];
+  f32x16 along[3], edge = 0.5f;  // from the nearest face
+  for (int a = 0; a < 3; a++) {
+    const f32x16 at = fma(load(unit[a]), f32x16(static_cast<float>(level.cells[a]) - 2 * offset), offset);
+    cell[a] = min(max(to_int(at), 0), level.cells[a] - 1);
+    along[a] = at - to_float(cell[a]);
+    edge = min(edge, min(along[a], f32x16(1.f) - along[a]));
+  }
+  const i32x16 leaf = gather(level.leaves, (cell[2] * level.cells[1] + cell[1]) * level.cells[0] + cell[0]);
+  const mask16 is_there = max(leaf, 0) == leaf;
+  const i32x16 first = keep(is_there, leaf) * level.nodes;
+  for (int a = 0; a < 3; a++) {
+    const f32x16 at = along[a] * f32x16(static_cast<float>(level.nodes - 1));
+    const i32x16 node = min(max(to_int(at), 0), level.nodes - 2);
+    store(places.row[a], first + node), store(places.f[a], at - to_float(node));
+  }
+  const f32x16 window = fma(max(edge, 0.f), 2.f, static_cast<float>(kWindowFloor));
+  store(places.weight, keep(is_there, window));
 }
 
 // In all levels, with final weights.

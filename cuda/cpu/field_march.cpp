@@ -80,17 +80,21 @@ std::vector<ScatterTask> scatter_tasks(const FieldCall<T>& call) {
 
 }  // namespace
 
-template <>
-const FieldTable<float>& field_table<float>() {
+const FieldKernels& field_kernels() {
   const char* const level = kernels().name;
 #if defined(__x86_64__)
-  if (!std::strcmp(level, "avx512")) return avx512_field_kernels().f32;
-  if (!std::strcmp(level, "avx2")) return avx2_field_kernels().f32;
+  if (!std::strcmp(level, "avx512")) return avx512_field_kernels();
+  if (!std::strcmp(level, "avx2")) return avx2_field_kernels();
 #elif defined(__aarch64__)
-  if (!std::strcmp(level, "neon")) return neon_field_kernels().f32;
+  if (!std::strcmp(level, "neon")) return neon_field_kernels();
 #endif
   (void)level;
-  return scalar_field_kernels().f32;
+  return scalar_field_kernels();
+}
+
+template <>
+const FieldTable<float>& field_table<float>() {
+  return field_kernels().f32;
 }
 
 template <>

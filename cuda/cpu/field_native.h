@@ -7,6 +7,7 @@
 #include "cpu/buffer.h"
 #include "cpu/field.h"
 #include "cpu/field_bindings.h"
+#include "cpu/field_bricks.h"
 
 namespace scene3d {
 
@@ -14,6 +15,9 @@ template <class T>
 using FieldValues = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 using FieldWords = Array<const int64_t, nb::ndim<1>>;
 using Items = Array<const int32_t, nb::ndim<1>>;
+using BrickFree = Array<const uint8_t, nb::ndim<1>>;
+using BrickTable = Array<const int32_t, nb::ndim<1>>;
+using BrickValues = Array<const float, nb::ndim<2>>;
 using LeafGrid = Array<const int32_t, nb::ndim<3>>;
 
 template <class T>
@@ -24,6 +28,11 @@ struct NativeField {
   std::vector<LeafGrid> leaves;
   std::vector<FieldValues<const T>> bases;
   std::optional<Items> starts, items;
+  FieldBricks bricks;  // of float, for images; without values: none
+  std::optional<BrickTable> brick_table;
+  std::optional<BrickValues> brick_values;
+  std::optional<FieldWords> brick_words;
+  std::optional<BrickFree> brick_free;
 };
 
 // The layers with their columns padded, and transposed.

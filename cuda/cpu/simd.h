@@ -370,6 +370,36 @@ S3D_INLINE void transpose(f32x16 (&r)[16]) {
 #endif
 
 S3D_INLINE bool any(mask16 a) { return bits(a) != 0; }
+
+// Lane i: the sum of lanes 0 to i.
+S3D_INLINE f32x16 running_sums(f32x16 a) {
+#if S3D_LEVEL == 2
+  const __m512i zero = _mm512_setzero_si512();
+#define S3D_ADD_SHIFTED(n) \
+  a.v = _mm512_add_ps(a.v, _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(a.v), zero, 16 - n)))
+  S3D_ADD_SHIFTED(1);
+  S3D_ADD_SHIFTED(2);
+  S3D_ADD_SHIFTED(4);
+  S3D_ADD_SHIFTED(8);
+#undef S3D_ADD_SHIFTED
+  return a;
+#else
+  float lanes[16];
+  store(lanes, a);
+  for (int i = 1; i < 16; i++) lanes[i] += lanes[i - 1];
+  return load(lanes);
+#endif
+}
+// The lanes where the mask holds, side by side at p, which has room for sixteen; what lies behind them is undefined.
+S3D_INLINE void store_packed(float* p, mask16 m, f32x16 a) {
+#if S3D_LEVEL == 2
+  _mm512_storeu_ps(p, _mm512_maskz_compress_ps(m.m, a.v));  // faster than compressing into memory
+#else
+  float lanes[16];
+  store(lanes, a);
+  for (uint32_t left = bits(m); left; left &= left - 1) *p++ = lanes[__builtin_ctz(left)];
+#endif
+}
 S3D_INLINE f32x16 lane_index() {
   alignas(64) static const float lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   return load(lanes);

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from scene3d.core.bases import RadialBases
 from scene3d.core.checks import Dims
+from scene3d.core.density_bricks import DensityBricks
 from scene3d.core.warp import Warp
 
 FieldKind = Literal["vm", "cp", "trivec", "rbf"]
@@ -144,6 +145,7 @@ class Field:
         levels: Of trivec, one or two; no others have any.
         bases: Of rbf; no others have any.
         warp: Of the world to the frame in which the box lies; None = the box lies in the world.
+        bricks: Of the density, for images; with other density, box or step they fall away.
     """
 
     kind: FieldKind
@@ -158,8 +160,11 @@ class Field:
     levels: tuple[LeafLevel, ...] = ()
     bases: RadialBases | None = None
     warp: Warp | None = None
+    bricks: DensityBricks | None = None
 
     def __post_init__(self) -> None:
+        if self.bricks is not None and not self.bricks.is_made_from(self.density_parts()):
+            object.__setattr__(self, "bricks", None)
         dims = Dims()
         dims.check("box", self.box, "2 3")
         self._check_levels()
@@ -257,6 +262,12 @@ class Field:
     @property
     def dtype(self) -> torch.dtype:
         return self.box.dtype
+
+    def density_parts(self) -> tuple[object, ...]:
+        """All that decides how dense the field is where, and where samples lie."""
+        numbers = (self.density_scale, self.density_shift, self.step)
+        others = (self.box, self.occupancy, self.bases, self.warp)
+        return (*self.density, *others, *numbers, *(level.taken for level in self.levels))
 
     def factors(self) -> tuple[Tensor, ...]:
         """Factors of density, then of colour."""

@@ -156,7 +156,9 @@ class Layout:
                 levels=self.levels,
                 bases=self.bases,
                 warp=self.warp,
-                **self.numbers,
+                density_scale=self.numbers["density_scale"],
+                density_shift=self.numbers["density_shift"],
+                step=self.numbers["step"],
             )
         except ValueError as error:
             raise FormatError(self.path, str(error), remedy=DAMAGED) from error

@@ -60,6 +60,27 @@ def dilate(cells: Tensor) -> Tensor:
     return grown[0, 0] > 0.5
 
 
+def overlapping(cells: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Cells of another grid over the same box that share some of their inside with occupied ones.
+
+    Args:
+        cells: [Z, Y, X] bool
+        shape: Of the other grid, Z Y X.
+
+    Returns:
+        [Z, Y, X] bool, of that shape.
+    """
+    for axis, n in enumerate(shape):
+        n_cells, places = cells.shape[axis], torch.arange(n)
+        # Integer arithmetic: cells from floor(i c / n) up to, not with, ceil((i + 1) c / n).
+        first, end = places * n_cells // n, ((places + 1) * n_cells + n - 1) // n
+        taken = cells.index_select(axis, first)
+        for offset in range(1, int((end - first).amax())):
+            taken = taken | cells.index_select(axis, torch.minimum(first + offset, end - 1))
+        cells = taken
+    return cells
+
+
 def occupied_box(cells: Tensor, box: Tensor) -> Tensor:
     """The smallest box of whole cells around all that is occupied. [2, 3]
 

@@ -190,6 +190,8 @@ def _leaf_preset(max_steps: int, voxels: int) -> FieldFitSettings:
         max_steps=max_steps,
         color_rank=32,
         n_features=16,
+        # As good as 0.5, and twice as fast, in fits and in images.
+        step_in_voxels=1.0,
         last_voxels=min(voxels, MAX_VOXELS),
         grow_at=(0.1, 0.2, 0.3),
         mask_at=(0.06, 0.095, 0.2, 0.4),

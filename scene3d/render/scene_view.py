@@ -11,6 +11,7 @@ from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
 from scene3d.render import backends
 from scene3d.render.field import choose_backend, render_field
+from scene3d.render.field_bricks import bake
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings, Render
 
@@ -41,9 +42,9 @@ def render_scene(
 
 
 def on_device_of(scene: Scene, backend: str = "auto") -> Scene:
-    """The scene with its Gaussians where a backend wants them; fields stay where they are."""
+    """The scene as a backend wants it, for many images: Gaussians on its device, density of fields in bricks."""
     if not isinstance(scene.payload, Gaussians):
-        return scene
+        return replace(scene, payload=bake(scene.payload)) if backend in ("auto", "cpu") else scene
     return replace(scene, payload=scene.payload.to(backends.device_for(backend)))
 
 
