@@ -59,7 +59,7 @@ class SurfaceSettings:
     method: Method = "tsdf"
     voxel_size: float | None = None
     truncation_voxels: float = 4.0
-    min_weight: float = 1.0
+    min_weight: float = 0.5
     level: float = LEVEL
     max_bytes: int = 2 << 30
     resolution: int = 96

@@ -40,6 +40,7 @@ class PullSettings:
     Attributes:
         distance: Of the distance from the surface, pixels.
         normals: Of 1 - cosine between the shortest axis and the normal.
+        flat: Of the shortest scale of what lies on surfaces, pixels.
         floating: Of the opacity of what floats in front of surfaces.
         opaque: Of the transparency of what lies on surfaces. More makes surfaces no better and photos worse.
         until: Fraction of the run after which only photos count: a tenth of the run wins back 0.2 dB.
@@ -47,6 +48,7 @@ class PullSettings:
 
     distance: float = 0.05
     normals: float = 0.05
+    flat: float = 0.2
     floating: float = 0.05
     opaque: float = 0.02
     until: float = 0.9
@@ -91,7 +93,7 @@ class StereoPull:
             visible: Which ones the photo shows. [N] bool
             view: Number of the photo.
 
-        Differentiable in means, quats and opacity_logits.
+        Differentiable in means, quats, log_scales and opacity_logits.
         """
         guide, weights = self._guides[view].to(gaussians.device), self.settings
         rows = visible.nonzero()[:, 0]
@@ -110,12 +112,12 @@ class StereoPull:
         gap = ((means - guide.center - rays * depth[:, None]) * normals).sum(dim=1) * focal / z
         near = (trust > 0) & (gap.detach().abs() < BAND)
         pulled = torch.where(near, trust, 0.0)
-        axes = _shortest_axes(gaussians, rows)
-        unlike = 1 - (axes * normals).sum(dim=1).abs()
+        unlike = 1 - (_shortest_axes(gaussians, rows) * normals).sum(dim=1).abs()
+        thickness = gaussians.log_scales[rows].amin(dim=1).exp() * focal / z
         floats = inside & (z < guide.nearest[row, column] * (1 - FLOATING / focal))
         opacities = gaussians.opacity_logits[rows].sigmoid()
-        total = weights.distance * torch.where(near, gap.abs(), 0.0) * pulled + weights.normals * unlike * pulled
-        total = total + weights.opaque * (1 - opacities) * pulled
+        total = weights.distance * torch.where(near, gap.abs(), 0.0) + weights.normals * unlike
+        total = pulled * (total + weights.flat * thickness + weights.opaque * (1 - opacities))
         return (total + weights.floating * torch.where(floats, opacities, 0.0)).sum() / max(len(rows), 1)
 
 

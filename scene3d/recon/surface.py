@@ -82,8 +82,7 @@ class SurfaceTerms:
     """
 
     def __init__(self, capture: Capture, settings: FitSettings, surface: SurfaceSettings) -> None:
-        if settings.pose_opt:
-            raise CaptureError(capture.source, "surface fitting needs fixed poses", "Leave out --pose-opt or --surface")
+        _refuse_poses(capture, settings)
         self._capture, self._fit, self._surface = capture, settings, surface
         self._extent = scene_extent(capture.cameras.select(capture.train))
         self._neighbors = neighbor_table(capture.cameras, capture.train, surface.n_neighbors)
@@ -98,17 +97,6 @@ class SurfaceTerms:
         if method == "rade":
             return Objective(penalty=self.ray_plane_penalty)
         return Objective(penalty=self.penalty, with_normals=True)
-
-    def stereo_penalty(self, pull: StereoPull) -> Objective:
-        """As a fit takes it, for Gaussians that stereo draws."""
-
-        def penalty(gaussians: Gaussians, render: Render, view: int, fraction: float) -> Tensor | None:
-            if fraction >= pull.settings.until:
-                return None
-            visible = render.stats.radii[0] > 0
-            return self._flatness(gaussians, visible) + pull.penalty(gaussians, visible, view)
-
-        return Objective(penalty=penalty)
 
     def surfel_penalty(self, gaussians: Gaussians, render: Render, view: int, fraction: float) -> Tensor | None:
         """Distortion and normals of discs met by rays, for one training photo."""
@@ -146,7 +134,9 @@ class SurfaceTerms:
     def penalty(self, gaussians: Gaussians, render: Render, view: int, fraction: float) -> Tensor:
         """The weighted sum of all terms that count by now, for one training photo."""
         surface = self._surface
-        total = self._flatness(gaussians, render.stats.radii[0] > 0)
+        visible = render.stats.radii[0] > 0
+        shortest = gaussians.log_scales.amin(dim=1).exp()
+        total = surface.flat * (shortest * visible).sum() / visible.sum().clamp_min(1) / self._extent
         if fraction < surface.normals_from:
             return total
         assert render.normals is not None
@@ -159,10 +149,6 @@ class SurfaceTerms:
             return total
         pair = self._pair(gaussians, planes, view, fraction, (width, height))
         return total + surface.geometry * pair.geometry + surface.photos * pair.photos
-
-    def _flatness(self, gaussians: Gaussians, visible: Tensor) -> Tensor:
-        shortest = gaussians.log_scales.amin(dim=1).exp()
-        return self._surface.flat * (shortest * visible).sum() / visible.sum().clamp_min(1) / self._extent
 
     def _pair(
         self, gaussians: Gaussians, planes: Planes, view: int, fraction: float, size: tuple[int, int]
@@ -220,10 +206,10 @@ def begin_on_surfaces(
     """
     if settings.surface_method != "stereo":
         return lay_flat(first, settings.surface_method), surface_objective(capture, settings)
-    terms = SurfaceTerms(capture, settings, SurfaceSettings())
+    _refuse_poses(capture, settings)
     views = match_views(capture, first.means, on_view)
     placed = place_gaussians(views, capture, first, settings.strategy.cap_max, settings.seed)
-    return placed, terms.stereo_penalty(StereoPull(views))
+    return placed, _stereo_objective(StereoPull(views))
 
 
 def surface_objective(capture: Capture, settings: FitSettings, surface: SurfaceSettings | None = None) -> Objective:
@@ -233,6 +219,20 @@ def surface_objective(capture: Capture, settings: FitSettings, surface: SurfaceS
         CaptureError: poses are to be refined too.
     """
     return SurfaceTerms(capture, settings, surface or SurfaceSettings()).objective()
+
+
+def _stereo_objective(pull: StereoPull) -> Objective:
+    def penalty(gaussians: Gaussians, render: Render, view: int, fraction: float) -> Tensor | None:
+        if fraction >= pull.settings.until:
+            return None
+        return pull.penalty(gaussians, render.stats.radii[0] > 0, view)
+
+    return Objective(penalty=penalty)
+
+
+def _refuse_poses(capture: Capture, settings: FitSettings) -> None:
+    if settings.pose_opt:
+        raise CaptureError(capture.source, "surface fitting needs fixed poses", "Leave out --pose-opt or --surface")
 
 
 def lay_flat(gaussians: Gaussians, method: SurfaceName) -> Gaussians:

@@ -71,7 +71,7 @@ class Config:
     """Depths that fewer of the nearest views confirm are left out; 0 = believe all."""
     tolerance: float = 0.01
     """Depths agree to within this share of the depth."""
-    min_weight: float = 1.0
+    min_weight: float = 0.5
     """Surfaces seen by fewer views (counted by how straight they look) are left out."""
     max_faces: int = 50_000
     """Triangles at most; 0 = all."""
