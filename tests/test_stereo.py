@@ -184,6 +184,8 @@ def test_gaussians_are_drawn_into_the_wall_and_floating_ones_fade():
     assert across[2:].tolist() == [0, 0]
     assert discs.opacity_logits.grad is not None
     assert [value > 0 for value in discs.opacity_logits.grad.tolist()] == [False, False, True, False]
+    assert discs.log_scales.grad is not None
+    assert [bool(row.any()) for row in discs.log_scales.grad] == [True, True, False, False]
     before = (to_rotmat(discs.quats)[:2, :, 2] @ NORMAL).abs().sum()
     after = (to_rotmat(discs.quats - 1e-3 * discs.quats.grad)[:2, :, 2] @ NORMAL).abs().sum()
     assert bool(after > before)
