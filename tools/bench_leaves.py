@@ -1,4 +1,5 @@
-"""Compare tri-vector leaves with planes and lines at about the same number of parameters, also in a turned world.
+"""Compare tri-vector leaves and radial bases with planes and lines at about the same number of parameters, also in a
+turned world.
 
 python tools/bench_leaves.py CAPTURE prints a table for docs/benchmarks.md; five minutes with the default steps.
 """
@@ -53,9 +54,14 @@ def main(config: Config) -> None:
 def rows(steps: int) -> dict[str, FieldFitSettings]:
     """What is compared. The presets have other sizes each; these have about the same number of parameters."""
     vm = replace(field_preset("fast", "vm", steps), checkpoint_every=0)
+    rbf = replace(field_preset("fast", "rbf", steps), checkpoint_every=0)
     leaves = replace(field_preset("fast", "trivec", steps), checkpoint_every=0)
     return {
         "vm": vm,
+        "vm, as long as with bases": replace(vm, max_steps=round(1.8 * steps)),
+        "radial bases": rbf,
+        "radial bases, even": replace(rbf, placing="even"),
+        "radial bases, no sines": replace(rbf, waves=0.0),
         "leaves of one size": replace(leaves, leaves="one"),
         "leaves of two sizes": replace(leaves, leaves="two"),
         "cover of two lattices": replace(leaves, leaves="cover", last_voxels=leaves.last_voxels // 2),

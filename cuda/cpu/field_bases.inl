@@ -51,9 +51,7 @@ static void find_bases(const FieldCall<T>& call, const T* nodes, int64_t stride,
 template <class T, class V = typename LanesOf<T>::type>
 S3D_INLINE V basis_channels(const FieldCall<T>& call, int set, int group, T phi) {
   if (!call.bases.has_waves) return V(phi);
-  V sine, cosine;
-  sincos(V(phi) * load(call.bases.waves[set] + kLanes * group), sine, cosine);
-  return sine;
+  return sine(V(phi) * load(call.bases.waves[set] + kLanes * group));
 }
 
 template <class T, class V = typename LanesOf<T>::type>

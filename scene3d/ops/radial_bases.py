@@ -15,13 +15,13 @@ from scene3d.core.bases import MAX_LISTED, STEEPNESS, RadialBases
 from scene3d.ops.kmeans import kmeans
 
 # Edges of cells over the median half extent of bases: with shorter ones lists are shorter, but do not stay in caches.
-CELL_SHARE = 1.25
+CELL_SHARE = 1.0
 MAX_CELLS = 96
 # More than that would not come from bases that are spread over the box.
 MAX_ITEMS = 1 << 25
 BASES_AT_ONCE = 2048
 # A basis reaches so many times as far as the edge of a ball that is spread like its cluster: neighbours overlap.
-REACH = 1.75
+REACH = 2.0
 
 
 def listed(centers: Tensor, shapes: Tensor, waves: tuple[float, float]) -> RadialBases:

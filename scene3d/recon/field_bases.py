@@ -8,13 +8,19 @@ import torch
 from torch import Tensor
 
 from scene3d.core.fields import Field
-from scene3d.ops.occupancy import cell_centers
+from scene3d.ops.occupancy import cell_centers, cells_with, dilate, is_occupied
 from scene3d.ops.radial_bases import clustered, even, listed
+from scene3d.ops.warp import frame_points
+from scene3d.recon.field_rays import RayPool
 from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.render.field_cpu import NativeField
 
 # Places that are clustered: more would tell the clusters nothing new.
 MAX_POINTS = 300_000
+# Rays that tell what is seen, and the opacity from which one has ended somewhere.
+N_DRAWS, RAYS_A_DRAW, MIN_OPACITY = 8, 1 << 15, 0.5
+# Least half extent of a basis.
+FLOOR_IN_VOXELS = 3.75
 # Rows begin near 0, so that the field does not change.
 SPREAD = 1e-3
 LEAST_WAVE = 1.0
@@ -22,19 +28,21 @@ LEAST_WAVE = 1.0
 CENTER_STEPS = 65536
 
 
-def with_bases(field: Field, settings: FieldFitSettings, generator: torch.Generator) -> Field:
+def with_bases(field: Field, settings: FieldFitSettings, pool: RayPool, generator: torch.Generator) -> Field:
     """The field with bases whose rows are all but 0 (Chen et al. 2023, section 3.2).
 
     Args:
         field: Of planes and lines.
         settings: bases, placing and waves count.
+        pool: Rays that tell which cells are seen.
         generator: Of places, rows, and the decoder's rows for their features.
     """
     unit, volume = _places(field, generator)
     seed = int(torch.randint(2**31, (1,), generator=generator))
     if settings.placing == "kmeans":
         voxel = 1 / (torch.tensor(field.resolution) - 1).float().mean()
-        centers, shapes = clustered(unit, _weights(field, unit), settings.bases, float(voxel), seed)
+        weights = _weights(field, unit, _seen_cells(field, pool, generator))
+        centers, shapes = clustered(unit, weights, settings.bases, FLOOR_IN_VOXELS * float(voxel), seed)
     else:
         centers, shapes = even(unit, volume, settings.bases, generator)
     centers = (centers * CENTER_STEPS).round() / CENTER_STEPS
@@ -66,8 +74,25 @@ def _places(field: Field, generator: torch.Generator) -> tuple[Tensor, float]:
     return centers + size * (torch.rand(centers.shape, generator=generator) - 0.5), volume
 
 
-def _weights(field: Field, unit: Tensor) -> Tensor:
-    """Opacity along a step times how fast the features of colour change: what a grid is too coarse for. [P]"""
+def _seen_cells(field: Field, pool: RayPool, generator: torch.Generator) -> Tensor:
+    """Cells around the mean depths of random rays: what lies deeper is opaque, but nobody sees it. [Z, Y, X] bool"""
+    native, points = NativeField(field), []
+    for _ in range(N_DRAWS):
+        batch = pool.draw(RAYS_A_DRAW, generator)
+        sums = native.march(batch.origins, batch.directions, None)
+        met = sums.opacity > MIN_OPACITY
+        depth = (sums.distance[met] / sums.opacity[met])[:, None]
+        points.append(batch.origins[met] + depth * batch.directions[met])
+    x, y, z = (n - 1 for n in field.resolution)
+    seen = torch.cat(points)
+    if field.warp is not None:
+        seen = frame_points(field.warp, seen).nan_to_num(0.0)
+    return dilate(cells_with(seen, field.box, (z, y, x)))
+
+
+def _weights(field: Field, unit: Tensor, seen: Tensor) -> Tensor:
+    """Opacity along a step times how fast the features of colour change, where rays end: what a grid is too coarse
+    for. [P]"""
     native, size = NativeField(field), field.box[1] - field.box[0]
     points = field.box[0] + unit * size
     optical = torch.nn.functional.softplus(native.density_features(points) + field.density_shift)
@@ -80,9 +105,10 @@ def _weights(field: Field, unit: Tensor) -> Tensor:
         ends = [torch.minimum(torch.maximum(points + s * offset, field.box[0]), field.box[1]) for s in (1, -1)]
         features = [_features(native, field, end) for end in ends]
         change += (features[0] - features[1]).square().sum(dim=1)
-    weights = alpha * change.sqrt()
+    weights = (alpha * change.sqrt()).nan_to_num(0.0)
+    weights = torch.where(is_occupied(seen, field.box, points), weights, 0.0)
     # Where nothing has formed yet everything counts alike.
-    return weights.nan_to_num(0.0) + 1e-3 * weights.nan_to_num(0.0).mean() + 1e-12
+    return weights + 1e-3 * weights.mean() + 1e-12
 
 
 def _features(native: NativeField, field: Field, points: Tensor) -> Tensor:

@@ -274,7 +274,7 @@ class _Run:
         if settings.kind != "trivec":
             state.grow(resolution_of(state.field.box, grid_sizes(settings)[n_due - 1]), settings.step_in_voxels)
             if settings.kind == "rbf" and n_due == len(settings.grow_at):
-                state.become(with_bases(state.field, settings, state.generator))
+                state.become(with_bases(state.field, settings, self.pool, state.generator))
             return
         if not state.field.levels:
             state.become(to_leaves(state.field, settings, state.generator))
