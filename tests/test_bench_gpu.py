@@ -40,7 +40,8 @@ def test_one_call_compares_and_times_everything(
     config = bench.Config(repeats=1, rays=16, captures=(capture,), data_factor=1, emulate=True, out=out)
     assert bench.run(config) == 0
     found = json.loads(out.read_text())
-    assert [line["pair"] for line in found["parity"]] == ["cuda / cpu", "step: cuda / cpu", "field: cuda / torch"]
+    pairs = ["cuda / cpu", "step: cuda / cpu", "discs: cuda / cpu", "field: cuda / torch"]
+    assert [line["pair"] for line in found["parity"]] == pairs
     assert all(line["passed"] for line in found["parity"])
     assert found["emulated"]
     assert all(row["step"] > 0 for row in found["times"])

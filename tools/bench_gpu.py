@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import tyro
 from bench_raster import Case, random_case
-from gpu_parity import Parity, compare_fields, compare_renders, compare_steps, sanitize, step_call
+from gpu_parity import Parity, compare_discs, compare_fields, compare_renders, compare_steps, sanitize, step_call
 from torch import Tensor
 
 from scene3d.core.errors import BackendUnavailable
@@ -343,7 +343,7 @@ def all_parity(sizes: Sizes, field: Field, has_gsplat: bool) -> list[Parity]:
     n, width, height = sizes.parity
     small = random_case(n, width, height, 1.7)
     renders = [compare_renders(small, "cuda", other) for other in (["cpu", "gsplat"] if has_gsplat else ["cpu"])]
-    return [*renders, compare_steps(small), compare_fields(field, sizes.field_rays)]
+    return [*renders, compare_steps(small), compare_discs(small), compare_fields(field, sizes.field_rays)]
 
 
 def format_fit(line: Fit) -> str:

@@ -23,6 +23,7 @@ from scene3d.recon.settings import FitSettings
 from scene3d.recon.step import Rates, View
 from scene3d.render import field_cuda, field_reference
 from scene3d.render.rasterize import rasterize
+from scene3d.render.surfels import rasterize_surfels
 from scene3d.render.types import RasterSettings
 
 MIN_PSNR_DB = 60.0
@@ -121,6 +122,23 @@ def compare_fields(field: Field, n_rays: int) -> Parity:
         named |= {f"gradient {i}": value.grad for i, value in enumerate(factors)}
         tables.append({name: value.detach().cpu().double() for name, value in named.items()})
     return judge("field: cuda / torch", float("inf"), *tables)
+
+
+def compare_discs(case: Case) -> Parity:
+    """Hold discs met by rays, and gradients of all their images, against the CPU."""
+    tables, images = [], []
+    for backend, device in (("cuda", cuda_call.device_type()), ("cpu", "cpu")):
+        leaves = case.gaussians.map(lambda value, to=device: value.detach().to(to).requires_grad_())  # type: ignore[misc]
+        camera = Cameras(case.cameras.viewmats.cpu(), case.cameras.Ks.cpu(), case.cameras.sizes)
+        seen = rasterize_surfels(leaves, camera, RasterSettings(), 0.1, backend)
+        assert seen.render.depth is not None
+        weights = torch.randn(seen.render.rgb.shape, generator=torch.Generator().manual_seed(1)).to(device)
+        ((seen.render.rgb * weights).sum() + seen.render.depth.mean() + seen.distortion.mean()).backward()
+        images.append(seen.render.rgb.detach().cpu().double())
+        grads = {name: value.grad for name, value in leaves.params().items()}
+        tables.append({name: grad.cpu().double() for name, grad in grads.items() if grad is not None})
+    psnr = float(-10 * (images[0] - images[1]).square().mean().clamp_min(1e-20).log10())
+    return judge("discs: cuda / cpu", psnr, *tables)
 
 
 def sanitize() -> dict[str, str]:

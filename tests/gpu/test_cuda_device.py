@@ -13,14 +13,18 @@ import torch
 from comparison import ALL, EVERY_IMAGE
 from field_scenes import random_field, random_rays
 from strategies import random_gaussians, ring_of_cameras, with_gradients
+from tiny_capture import tiny_capture, tiny_scene
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
+from scene3d.core.fields import FieldKind
 from scene3d.core.gaussians import Gaussians
 from scene3d.ops import adam, cuda_call, knn, mcmc_noise
 from scene3d.ops.memory_limit import set_memory_limit
 from scene3d.recon.densify import GradStats
 from scene3d.recon.descent import Descent
+from scene3d.recon.field_fit import fit_field
+from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.optim import AdamState
 from scene3d.recon.photos import Target
 from scene3d.recon.settings import FitSettings
@@ -29,6 +33,8 @@ from scene3d.render import backends, cuda, field_cuda, field_reference, self_che
 from scene3d.render.field_march import SMOOTH
 from scene3d.render.loss import l1_ssim_parts
 from scene3d.render.rasterize import rasterize
+from scene3d.render.surfels import rasterize_surfels
+from scene3d.render.types import RasterSettings
 
 REASON = cuda.why_unavailable()
 DEVICE = cuda_call.device_type()
@@ -203,6 +209,25 @@ def test_small_fields_are_marched_as_by_torch(kind: str) -> None:
         )
     for found, expected in zip(*results, strict=True):
         assert relative(found, expected) < 5e-3
+
+
+def test_small_discs_are_those_of_the_cpu(is_ordered: bool) -> None:
+    scene, camera = random_gaussians(300).to(dtype=torch.float32), ring_of_cameras(1, 70, 50).to(dtype=torch.float32)
+    found = rasterize_surfels(scene.to(DEVICE), camera, RasterSettings(), 0.1, "cuda")
+    expected = rasterize_surfels(scene, camera, RasterSettings(), 0.1, "cpu")
+    assert relative(found.render.rgb.cpu(), expected.render.rgb) < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["vm", "trivec"])
+def test_small_fields_are_fitted_as_on_the_cpu(kind: FieldKind) -> None:
+    settings = FieldFitSettings(
+        kind, 40, batch_rays=256, first_voxels=12**3, last_voxels=20**3, leaf_nodes=4, box=(-2, -2, -2, 2, 2, 2)
+    )
+    capture = tiny_capture(tiny_scene())
+    found, expected = (fit_field(capture, replace(settings, backend=name)).validation for name in ("cuda", "cpu"))
+    assert found is not None
+    assert expected is not None
+    assert found.psnr == pytest.approx(expected.psnr, abs=0.5)
 
 
 def test_memory_limit_makes_bands_and_changes_nothing() -> None:
