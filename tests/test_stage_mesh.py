@@ -114,6 +114,9 @@ def test_a_transparent_scene_says_so_and_leaves_no_file(tmp_path: Path, capsys: 
     ("options", "message"),
     [
         (["--voxel-size", "1e-5"], "Use "),
+        (["--voxel-size", "100", "--max-memory-gb", "1"], "expected a surface, got none. Leave --voxel-size"),
+        (["--far", "0"], "far: expected a distance above 0"),
+        (["--method", "levelset", "--voxel-size", "nan"], "voxel_size: expected a length above 0, got nan"),
         (["--voxel-size", "0"], "voxel_size: expected a length above 0"),
         (["--out", "mesh.stl"], "unknown mesh format"),
         (["--colors-from", "photos"], "photos need --capture"),
@@ -128,6 +131,21 @@ def test_bad_options_are_told_in_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_empty_scenes_and_splats_that_are_no_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    splats = ball().splats()
+    write_scene(Scene(splats.select(torch.zeros(0, dtype=torch.int64))), tmp_path / "empty.ply")
+    few = ["--max-size", "96", "--max-views", "12", "--no-turntable"]
+    assert main(["mesh", str(tmp_path / "empty.ply"), *few]) == 1
+    assert "expected a surface in some view, got none" in capsys.readouterr().err
+    means = splats.means.clone()
+    means[::9] = torch.nan
+    write_scene(Scene(replace(splats, means=means)), tmp_path / "odd.ply")
+    assert main(["mesh", str(tmp_path / "odd.ply"), "--out", str(tmp_path / "odd_mesh.ply"), *few]) == 0
+    mesh = read_mesh(tmp_path / "odd_mesh.ply")
+    assert float((mesh.vertices.norm(dim=1) - 1).abs().mean()) < 0.05
+    assert not (tmp_path / "mesh.glb").exists()
 
 
 @pytest.mark.parametrize("method", ["levelset", "tetrahedra", "poisson"])

@@ -3,7 +3,7 @@
 For splats: along the ray from each camera that has the place in its image, Gaussians gather opacity up to the place;
 the least over all cameras counts, for what one camera sees through is empty (Yu et al. 2024, Gaussian Opacity Fields).
 Nothing is projected, so the field is the same function of the place whatever the resolution. For radiance fields: what
-one cell of the field would stop.
+a few cells of the field would stop.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from scene3d.render.types import RasterSettings
 
 # Places that some view sees through to this much are empty, whatever the others say.
 ENOUGH = 0.02
+# Cells over which a field gathers opacity: fitted surfaces are as thick, within one cell some never reach one half.
+STRETCH = 4.0
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def splat_opacity(
 
 
 def field_opacity(field: Field, places: Tensor) -> Tensor:
-    """What one cell of a radiance field around each place would stop: 1 - exp(-density * cell). [P]"""
-    return 1 - torch.exp(-density_at(field, places.to(field.box.dtype)).float() * cell_size(field))
+    """What STRETCH cells like each place would stop: 1 - exp(-density * STRETCH * cell). [P]"""
+    return 1 - torch.exp(-density_at(field, places.to(field.box.dtype)).float() * STRETCH * cell_size(field))
 
 
 def cell_size(field: Field) -> float:

@@ -77,7 +77,10 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
         raise ValueError("watertight: fewer triangles broke the closed surface. Use a larger --max-faces, or 0 for all")
     pictures = views.pictures if photos is None else photos
     if mesh.n_faces == 0:
-        raise ValueError("mesh: expected a surface, got none. Use a larger voxel size, or a smaller --min-weight")
+        raise ValueError(
+            "mesh: expected a surface, got none. Leave --voxel-size to its default, about 1.6 pixels: larger ones "
+            "swallow the scene, smaller ones leave gaps. Or use a smaller --min-weight"
+        )
     packing = None
     if settings.background:
         shell = _background(scene, cameras, mesh, settings.views)
