@@ -65,7 +65,7 @@ class Viewer:
         for handle in self.server.get_clients().values():
             self._begin(handle)
         self.panel: LookPanel | None = None
-        self.server.on_client_connect(self._connect)
+        self.server.on_client_connect(self._greet)
         self.server.on_client_disconnect(self._disconnect)
         # A picture first: browsers take longer to lay out the controls than it takes to draw.
         for handle in self.server.get_clients().values():
@@ -152,6 +152,9 @@ class Viewer:
     def _say(self, status: str = "") -> None:
         sizes = " and ".join(scene.size_text() for scene in self.stock.scenes)
         self.door.say(f"{sizes}. {status}".strip())
+
+    def _greet(self, handle: viser.ClientHandle) -> None:
+        self._connect(handle)
 
     def _connect(self, handle: viser.ClientHandle) -> Client:
         """Draw for a browser from now on, if that is not done already."""
