@@ -82,6 +82,7 @@ def _samples(mesh: Mesh, low: Tensor, size: float, longest: float, seed: int) ->
     generator = torch.Generator().manual_seed(seed)
     n_far = round(FAR_SHARE * N_SAMPLES)
     points, _ = sample_surface(mesh, N_SAMPLES - n_far, seed)
-    sigma = torch.where(torch.rand(len(points), 1, generator=generator) < 0.5, *(longest * share for share in NEAR))
+    near_share, wide_share = NEAR
+    sigma = longest * torch.where(torch.rand(len(points), 1, generator=generator) < 0.5, near_share, wide_share)
     near = points + sigma * torch.randn(len(points), 3, generator=generator)
     return torch.cat([near, low + size * torch.rand(n_far, 3, generator=generator)]).clamp(low, low + size)
