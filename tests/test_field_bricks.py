@@ -22,8 +22,11 @@ if not field_cpu.is_available():
     pytest.skip("the native module is not built", allow_module_level=True)
 
 SETTINGS = RasterSettings(background=(0.2, 0.5, 1.0))
-# What may be left out: opacities of 0.05 % a sample, and colours of samples that weigh less than 0.4 %.
-LEAST_DB = 50.0
+# What may be left out: opacities of 0.1 % a sample, and colours of samples that weigh less than 0.8 %. Fog as here
+# loses most by that; the objects of docs/benchmarks.md are the same to 58 dB and more.
+LEAST_DB = 45.0
+# Of rays that gather 2 to 20 %, brightened.
+LEAST_HAZE_DB = 30.0
 
 
 def leafy_field(is_shifted: bool = False, nodes: int = 5) -> Field:
@@ -63,7 +66,7 @@ def test_rays_that_gather_next_to_nothing_have_their_colour():
     haze = replace(fields()["vm"], density_scale=0.02, density_shift=0.0, occupancy=None)
     want, got = (render_scene(Scene(field), tiny_cameras(1)) for field in (haze, bake(haze)))
     assert 0.02 < want.alpha.max() < 0.2
-    assert psnr(got.rgb[0] / want.rgb.max(), want.rgb[0] / want.rgb.max()) > 35
+    assert psnr(got.rgb[0] / want.rgb.max(), want.rgb[0] / want.rgb.max()) > LEAST_HAZE_DB
 
 
 def test_bricks_fall_away_with_what_they_were_made_from():

@@ -2,6 +2,7 @@
 turned world.
 
 python tools/bench_leaves.py CAPTURE prints a table for docs/benchmarks.md; five minutes with the default steps.
+python tools/bench_leaves.py CAPTURE --images FIELD.s3d ... times images of stored fields, by factors and by bricks.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ import torch
 import tyro
 from torch import Tensor
 
+from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture
 from scene3d.core.scene import Scene
 from scene3d.io.capture_files import CaptureOptions, read_capture
+from scene3d.io.registry import read_scene
+from scene3d.ops.image import psnr
 from scene3d.recon.field_fit import fit_field
 from scene3d.recon.field_settings import FieldFitSettings, field_preset
-from scene3d.render.scene_view import render_scene
+from scene3d.render.scene_view import on_device_of, render_scene
+from scene3d.render.types import RasterSettings
+
+WHITE = RasterSettings(background=(1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,20 @@ class Config:
     """Also in a world turned by a fixed random rotation."""
     only: tuple[str, ...] = ()
     """Names of rows; all by default."""
+    images: tuple[Path, ...] = ()
+    """Stored fields of which only images are timed."""
 
 
 def main(config: Config) -> None:
     """Print the table."""
     capture = read_capture(config.capture, CaptureOptions(max_size=config.max_size))
+    if config.images:
+        print("| field | pixels | by factors, ms | by bricks, ms | images a second | fidelity |")
+        print("| --- | --- | --- | --- | --- | --- |")
+        for path in config.images:
+            for size in (400, 800):
+                print(image_row(path, capture, size), flush=True)
+        return
     print("| field | numbers, M | aligned | turned | seconds of fitting | image of 800 pixels, ms |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, settings in rows(config.steps).items():
@@ -72,24 +88,46 @@ def row(name: str, capture: Capture, settings: FieldFitSettings, is_turned: bool
     """One fit, or two."""
     began = time.process_time()
     result = fit_field(capture, settings)
-    seconds = time.process_time() - began
+    fitting = time.process_time() - began
     assert result.validation is not None
     score = "-"
     if is_turned:
         other = fit_field(turned(capture), settings).validation
         assert other is not None
         score = f"{other.psnr:.2f} dB"
-    view = capture.cameras.select([capture.test[0]]).to(dtype=torch.float32)
-    view = view.resized((view.sizes * (800 / int(view.sizes.max()))).round().long())
+    seconds = time_image(on_device_of(Scene(result.field)), sized_view(capture, capture.test[0], 800))[0]
+    return (
+        f"| {name} | {result.field.n_numbers / 1e6:.2f} | {result.validation.psnr:.2f} dB | {score} | {fitting:.0f} | "
+        f"{1e3 * seconds:.0f} |"
+    )
+
+
+def image_row(path: Path, capture: Capture, size: int) -> str:
+    """Means over four held-out views, all cores."""
+    scene = read_scene(path)
+    baked, found = on_device_of(scene), []
+    for index in capture.test[:: max(1, len(capture.test) // 4)][:4]:
+        view = sized_view(capture, index, size)
+        (before, want), (after, got) = time_image(scene, view), time_image(baked, view)
+        found.append((before, after, float(psnr(got, want))))
+    before, after, fidelity = torch.tensor(found).mean(dim=0).tolist()
+    return f"| {path.stem} | {size} | {1e3 * before:.0f} | {1e3 * after:.0f} | {1 / after:.1f} | {fidelity:.1f} dB |"
+
+
+def sized_view(capture: Capture, index: int, size: int) -> Cameras:
+    """A view of the capture with so many pixels along its longer side."""
+    view = capture.cameras.select([index]).to(dtype=torch.float32)
+    return view.resized((view.sizes * (size / int(view.sizes.max()))).round().long())
+
+
+def time_image(scene: Scene, view: Cameras) -> tuple[float, Tensor]:
+    """Seconds of the fastest of some images, and the image."""
     times = []
     for _ in range(4):
         start = time.perf_counter()
-        render_scene(Scene(result.field), view)
+        image = render_scene(scene, view, WHITE).rgb[0]
         times.append(time.perf_counter() - start)
-    return (
-        f"| {name} | {result.field.n_numbers / 1e6:.2f} | {result.validation.psnr:.2f} dB | {score} | {seconds:.0f} | "
-        f"{1e3 * min(times):.0f} |"
-    )
+    return min(times), image
 
 
 def turned(capture: Capture) -> Capture:

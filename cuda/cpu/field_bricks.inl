@@ -12,7 +12,7 @@ namespace S3D_NS {
 constexpr float kBrickTransmittance = 1.f / 512;
 // Of the samples in front of which opacity is q, 2q, 3q ... at last, only these are asked for colour. Each stands for
 // those between the one before and itself.
-constexpr float kColorQuantum = 1.f / 192;
+constexpr float kColorQuantum = 1.f / 128;
 
 // A ray in cells of a grid: cell = first + step k at its sample k.
 struct GridLine {

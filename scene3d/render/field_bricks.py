@@ -16,7 +16,7 @@ from scene3d.core.fields import Field
 from scene3d.ops.occupancy import BLOCK, overlapping, pack_bits
 from scene3d.render.field_cpu import NativeField, is_available
 
-MIN_ALPHA = 5e-4
+MIN_ALPHA = 1e-3
 # Farther than so many bricks emptiness is not measured.
 MAX_FREE = 16
 NODES = BLOCK + 1

@@ -96,7 +96,7 @@ class NativeField:
     def image(self, decoder: NativeDecoder, camera: Cameras, background: Color) -> tuple[Tensor, Tensor, Tensor]:
         """One view: rgb over the background [H, W, 3], opacity [H, W, 1], expected depth [H, W, 1].
 
-        Where the field has bricks they are used: the same to 55 dB and more.
+        Where the field has bricks they are used: objects look the same to 55 dB and more, fog to 45.
         """
         height, width = camera.height(), camera.width()
         rgb = torch.empty(height, width, 3, dtype=self.dtype)

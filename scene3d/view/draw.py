@@ -15,7 +15,7 @@ from scene3d.core.scene import Scene
 from scene3d.io.s3d_marks import Marks
 from scene3d.ops.colormap import HEAT, colorize
 from scene3d.render.frames import FrameSettings, Mode, picture, raster_settings, spread, to_bytes
-from scene3d.render.scene_view import render_scene
+from scene3d.render.scene_view import on_device_of, render_scene
 from scene3d.view import ellipsoids
 from scene3d.view.look import Cut, Eye, Look
 from scene3d.view.marks import painted
@@ -70,6 +70,8 @@ class Stock:
             kept = painted(scene, self.marks[i][mark]) if mark in self.marks[i] else scene
             if kept.kind == "gaussians":
                 kept = replace(kept, payload=cut.apply(kept.splats()))
+            else:
+                kept = on_device_of(kept, self.backend)
             known = (scene, cut, mark, kept)
             self._cuts[i] = known
         return known[3]
