@@ -27,6 +27,10 @@ class Photo:
     mask: Tensor | None = None
 
 
+def _no_depth(index: int) -> None:
+    """For captures without depth maps."""
+
+
 def _no_prefetch(indices: Sequence[int]) -> None:
     """For captures whose photos are in memory anyway."""
 
@@ -46,6 +50,8 @@ class Capture:
         has_alpha: Photos carry alpha: the background is to be chosen.
         notices: What the reader left out or changed, for the user.
         protocol: How images were resized and split; written beside every metric.
+        load_depth: Reads the depth map of photo i, z in the camera at the size of the photo, 0 where nothing is known.
+            [H, W] float32, None where there is none.
         prefetch: Starts to read these photos in another thread: those that load will be asked for next.
     """
 
@@ -60,6 +66,7 @@ class Capture:
     notices: tuple[str, ...] = ()
     protocol: str = ""
     prefetch: Callable[[Sequence[int]], None] = _no_prefetch
+    load_depth: Callable[[int], Tensor | None] = _no_depth
 
     def __len__(self) -> int:
         return len(self.cameras)

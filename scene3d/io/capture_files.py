@@ -15,6 +15,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture
 from scene3d.core.errors import CaptureError
 from scene3d.io.colmap import find_models, read_colmap
+from scene3d.io.depth_maps import load_depth
 from scene3d.io.images import MIN_INDEX_FACTOR, TURNED, ImageHeader, PhotoPlan, load_photo, read_image_header
 from scene3d.io.photo_cache import PhotoCache
 from scene3d.io.posed_views import PosedView, PosedViews
@@ -81,6 +82,7 @@ def read_capture(path: Path, options: CaptureOptions = CaptureOptions()) -> Capt
         cameras=_cameras(fitted, plans),
         load=cache.load,
         prefetch=cache.prefetch,
+        load_depth=lambda i: None if views[i].depth is None else load_depth(*views[i].depth, plans[i]),
         points=posed.points,
         point_colors=posed.point_colors,
         train=train,

@@ -29,6 +29,7 @@ class PosedView:
         cam_from_world: Rigid, OpenCV axes. [4, 4] float64
         angle_x: Horizontal field of view in radians, used where focal is None.
         mask_path: White = keep, or None.
+        depth: A depth map, and the scene units of one step of its numbers; None where there is none.
         split: "train", "test" or "" where the format does not say.
     """
 
@@ -42,6 +43,7 @@ class PosedView:
     angle_x: float = 0.0
     mask_path: Path | None = None
     split: str = ""
+    depth: tuple[Path, float] | None = None
 
 
 @dataclass(frozen=True)

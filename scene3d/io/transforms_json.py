@@ -33,6 +33,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp", ".t
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 SPLIT_LISTS = (("train", "train_filenames"), ("test", "test_filenames"), ("val", "val_filenames"))
 MAX_SIZE = 1 << 20
+MILLIMETRE = 0.001
 
 
 def read_transforms(path: Path) -> PosedViews:
@@ -189,7 +190,19 @@ def _view(path: Path, values: dict[str, Any], image_path: Path, pose: np.ndarray
     mask = values.get("mask_path")
     mask_path = path.parent / mask if isinstance(mask, str) and is_file(path.parent / mask) else None
     lens = _lens(path, values)
-    return PosedView(name, image_path, lens, focal, center, size, pose, angle_x, mask_path, split)
+    depth = _depth(path, values)
+    return PosedView(name, image_path, lens, focal, center, size, pose, angle_x, mask_path, split, depth)
+
+
+def _depth(path: Path, values: dict[str, Any]) -> tuple[Path, float] | None:
+    """The depth map of a frame, as nerfstudio names it: millimetres where the file does not say otherwise."""
+    name = values.get("depth_file_path")
+    if not isinstance(name, str) or not is_file(path.parent / name):
+        return None
+    unit = _number(path, values, "depth_unit_scale_factor", MILLIMETRE)
+    if not unit > 0:
+        raise FormatError(path, f"depth_unit_scale_factor: expected more than 0, got {unit:g}")
+    return path.parent / name, unit
 
 
 def _lens(path: Path, values: dict[str, Any]) -> Lens:

@@ -29,7 +29,7 @@ from scene3d.recon.field_adam import update
 from scene3d.recon.field_bases import with_bases
 from scene3d.recon.field_box import hull_cells
 from scene3d.recon.field_leaves import leaf_nodes, refine, to_leaves
-from scene3d.recon.field_losses import TV_EVERY, add_variation_grads, structure_grad
+from scene3d.recon.field_losses import TV_EVERY, add_variation_grads, distance_grads, structure_grad
 from scene3d.recon.field_mask import find_occupied
 from scene3d.recon.field_rays import RayBatch, RayPool
 from scene3d.recon.field_settings import FieldFitSettings
@@ -224,7 +224,11 @@ class _Run:
             return loss
         v_features, v_opacity, v_decoder = decoder.decode_backward(sums.features, sums.opacity, batch.directions, v_rgb)
         v_opacity -= (v_rgb * background).sum(dim=1)
-        v = RaySums(v_features, v_opacity, torch.zeros_like(v_opacity))
+        v_distance = torch.zeros_like(v_opacity)
+        if batch.distance is not None and self.settings.depth > 0:
+            v_more, v_distance = distance_grads(sums, batch.distance, batch.weight, self.settings.depth)
+            v_opacity += v_more
+        v = RaySums(v_features, v_opacity, v_distance)
         self.native.march_backward(self.tape, v, state.grads, state.marks, self._distortion(len(error)))
         if self.settings.tv > 0 and state.step % TV_EVERY == 0:
             add_variation_grads(state, self.settings.tv * TV_EVERY)

@@ -8,9 +8,12 @@ from torch import Tensor
 from scene3d.core.fields import BASES
 from scene3d.ops.stochastic_ssim import s3im
 from scene3d.recon.field_state import FieldState
+from scene3d.render.field_march import RaySums
 
 # Every node has a gradient of variation: that costs as much as a step, and changes slowly.
 TV_EVERY = 8
+# Relative error of a distance beyond which its gradient does not grow.
+MOST_OFF = 0.2
 
 
 def structure_grad(
@@ -31,6 +34,24 @@ def structure_grad(
         loss = strength * (1 - s3im(target + share * (leaf - target), target, generator))
         (grad,) = torch.autograd.grad(loss, leaf)
     return grad
+
+
+def distance_grads(sums: RaySums, distance: Tensor, weight: Tensor | None, strength: float) -> tuple[Tensor, Tensor]:
+    """Gradients of strength times the mean squared relative error of distances, by the sums of opacity and of distance.
+
+    Args:
+        sums: Of a batch.
+        distance: What depth maps say, scene units; 0 where they say nothing. [R]
+        weight: 0 to 1, of each ray. [R]
+        strength: Of the loss.
+    """
+    is_known = distance > 0
+    error = torch.where(is_known, sums.distance / distance.clamp_min(1e-6) - sums.opacity, 0.0)
+    # One that is far off says only in which direction: floaters at the camera, or things behind a gap.
+    slope = 2 * strength / max(int(is_known.sum()), 1) * error.clamp(-MOST_OFF, MOST_OFF)
+    if weight is not None:
+        slope = slope * weight
+    return -slope, torch.where(is_known, slope / distance.clamp_min(1e-6), 0.0)
 
 
 def add_variation_grads(state: FieldState, strength: float) -> None:

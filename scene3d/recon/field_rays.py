@@ -33,6 +33,7 @@ class RayBatch:
         colors: sRGB 0 to 1, premultiplied by alpha. [R, 3]
         alpha: [R], None where photos have none.
         weight: 0 to 1, None where every pixel counts. [R]
+        distance: Along the ray to what depth maps show, scene units, 0 where they do not; None without maps. [R]
     """
 
     origins: Tensor
@@ -40,6 +41,7 @@ class RayBatch:
     colors: Tensor
     alpha: Tensor | None
     weight: Tensor | None
+    distance: Tensor | None = None
 
 
 class RayPool:
@@ -64,6 +66,7 @@ class RayPool:
         self._rgb = torch.empty(n, 3, dtype=torch.uint8)
         self._alpha = torch.empty(n, dtype=torch.uint8) if capture.has_alpha else None
         self._mask: Tensor | None = None
+        self._depth: Tensor | None = None
         # Pixels that masks leave, and those of them that are drawn; None = all.
         self._used: Tensor | None = None
         self._read(capture)
@@ -102,8 +105,8 @@ class RayPool:
             colors = colors * alpha[:, None]
         weight = None if self._mask is None else self._mask[index].float() / 255
         alpha, weight = (None if value is None else on_device(value, self._device) for value in (alpha, weight))
-        colors = on_device(colors, self._device)
-        return RayBatch(origins, directions, colors, alpha, weight)
+        distance = self._distances(index.cpu(), directions)
+        return RayBatch(origins, directions, on_device(colors, self._device), alpha, weight, distance)
 
     def keep_hits(self, native: NativeField | CudaField) -> None:
         """From now on, draw only pixels whose rays meet an occupied cell; all where none does."""
@@ -128,6 +131,14 @@ class RayPool:
             native.seen_cells(*self._rays(part), least, cells)
         return cells.bool()
 
+    def _distances(self, index: Tensor, directions: Tensor) -> Tensor | None:
+        """Depth along the optical axis becomes distance along the ray."""
+        if self._depth is None:
+            return None
+        view = on_device(torch.searchsorted(self._starts.cpu(), index, right=True) - 1, self._device)
+        ahead = (directions * self.cameras.viewmats[view, 2, :3]).sum(dim=1)
+        return on_device(self._depth[index], self._device) / ahead.clamp_min(1e-6)
+
     def _rays(self, index: Tensor) -> tuple[Tensor, Tensor]:
         view = torch.searchsorted(self._starts, index, right=True) - 1
         place = index - self._starts[view]
@@ -144,6 +155,11 @@ class RayPool:
             self._rgb[pixels] = photo.rgb.reshape(-1, 3)
             if self._alpha is not None:
                 self._alpha[pixels] = 255 if photo.alpha is None else photo.alpha.reshape(-1)
+            depth = capture.load_depth(view)
+            if depth is not None:
+                if self._depth is None:
+                    self._depth = torch.zeros(len(self._rgb))
+                self._depth[pixels] = depth.reshape(-1)
             if photo.mask is not None:
                 if self._mask is None:
                     self._mask = torch.full((len(self._rgb),), 255, dtype=torch.uint8)

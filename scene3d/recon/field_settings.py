@@ -57,6 +57,7 @@ class FieldFitSettings:
         l1: Weight of the mean absolute factor of density, halved after the first mask.
         s3im: Weight of 1 - S3IM beside the squared error: structure of random pixels (Xie et al. 2023). 0 = none.
         distortion: Weight of how far density spreads along rays, in diagonals of the box (Barron et al. 2022).
+        depth: Weight of the squared relative error of distances, where the capture has depth maps.
         tv: Weight of the mean squared difference of neighbouring nodes of density.
         box: Least and greatest corner, world; None finds one.
         space: Where the field lives: in a box, in all of space contracted around a near cube, or in the normalised
@@ -96,6 +97,7 @@ class FieldFitSettings:
     l1: float = 8e-5
     s3im: float = 0.0
     distortion: float = 0.0
+    depth: float = 0.1
     tv: float = 0.0
     box: tuple[float, float, float, float, float, float] | None = None
     space: SpaceName = "auto"
@@ -116,7 +118,7 @@ class FieldFitSettings:
         if not 8 <= self.first_voxels <= self.last_voxels <= MAX_VOXELS:
             words = f"expected 8 <= first <= last <= {MAX_VOXELS}, got {self.first_voxels} and {self.last_voxels}"
             raise ValueError(f"first_voxels, last_voxels: {words}")
-        for name in ("l1", "s3im", "distortion", "tv"):
+        for name in ("l1", "s3im", "distortion", "depth", "tv"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         if not 0 < self.step_in_voxels <= 4:

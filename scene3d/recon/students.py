@@ -38,6 +38,8 @@ StudentKind = Literal["splats", "vm", "cp", "trivec", "rbf"]
 STEPS: dict[str, int] = {"splats": 800, "vm": 600, "cp": 600, "trivec": 600, "rbf": 600}
 # Few steps have to do: they are long at first.
 SPLAT_RATES = LearningRates(means=5e-4, log_scales=2e-2, quats=5e-3, sh0=1e-2, shN=1e-3, decay=0.1)
+# Of a field, for the same reason.
+DECODER_RATE = 4e-3
 MIN_ALPHA = 0.5
 # Splats of a student begin solid and a little smaller than the distance of their neighbours.
 FIRST_OPACITY, FIRST_SIZE, FIRST_THINNESS = 0.8, 0.7, 0.3
@@ -220,6 +222,7 @@ def _field_settings(settings: StudentSettings) -> FieldFitSettings:
         grow_at={"trivec": (0.1, 0.2, 0.3), "rbf": (0.1,)}.get(kind, ()),
         mask_at=(0.0, 0.25, 0.5),
         mask_after=0,
+        lr_decoder=DECODER_RATE,
     )
 
 

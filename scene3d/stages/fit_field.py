@@ -72,6 +72,8 @@ class FieldConfig:
     """Weight of the mean absolute factor of density; larger values clear more haze away."""
     distortion: float | None = None
     """Weight of how far density spreads along rays. Clears haze in front of cameras; 0.01 is usual."""
+    depth: float | None = None
+    """Weight of depth maps, where transforms.json names them (depth_file_path, depth_unit_scale_factor); 0 = none."""
     tv: float | None = None
     """Weight of differences between neighbouring nodes of density. Smooths what few photos see; 0.001 is much."""
     lr_factors: float | None = None
