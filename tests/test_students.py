@@ -187,3 +187,26 @@ def test_convert_says_what_cannot_be(tmp_path: Path):
     options = convert.KindOptions(views=0)
     with pytest.raises(ValueError, match="views: expected 1 to 2000, got 0"):
         convert.run(convert.Config(tmp_path / "m.ply", tmp_path / "b.s3d", to="vm", learn=options))
+
+
+def test_a_field_without_bounds_teaches_one_of_its_kind():
+    teacher = teacher_of_scene(Scene(random_field("vm", nodes=(24, 24, 24), warp="cube").to(dtype=torch.float32)))
+    assert teacher.warp is not None
+    cameras = views_around(from_points(teacher.points), 4, 24, 0)
+    settings = StudentSettings("vm", 10, last_voxels=24**3, ranks=(16, 16))
+    made = convert_scene(teacher, cameras.select(range(3)), cameras.select([3]), settings)
+    student = made.scene.field()
+    assert student.warp is not None
+    assert torch.equal(student.warp.frame_from_world, teacher.warp.frame_from_world)
+    assert torch.isfinite(torch.tensor(made.fidelity_db))
+
+
+def test_density_of_a_teacher_in_its_frame_is_that_of_the_field():
+    field = random_field("vm", warp="cube").to(dtype=torch.float32)
+    teacher = teacher_of_scene(Scene(field))
+    points = 1.8 * (2 * torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 1)
+    # Corners of the frame, far along two axes at once, are no place of the world.
+    points = points[(points.abs() > 1).sum(dim=1) <= 1]
+    feature = field_cpu.NativeField(field).density_features(points)
+    want = field.density_scale * torch.nn.functional.softplus(feature + field.density_shift)
+    torch.testing.assert_close(teacher.density_in_frame(points), want, rtol=1e-3, atol=1e-4)

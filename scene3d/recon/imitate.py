@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from scene3d.core.fields import Field
+from scene3d.core.warp import Warp
 from scene3d.ops.factor_grid import density_feature, node_coordinates
 from scene3d.ops.occupancy import cell_centers, dilate
+from scene3d.ops.warp import near_frame, weights_of
 from scene3d.recon.field_adam import update
 from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.field_state import FieldState
@@ -28,6 +30,8 @@ N_RAYS, REACH = 16_384, 3.0
 CELLS = 128
 # A cell of less opacity is empty.
 MIN_ALPHA = 0.02
+# Of fields without bounds: what counts as near, by the weight of the frame.
+NEAR_WEIGHT = 1.5
 # Of the feature, before shift: far above, matter is opaque anyway; below, there is none.
 MOST = 14.0
 
@@ -58,7 +62,7 @@ def occupied_cells(teacher: Teacher) -> Tensor:
     # Matter thinner than a cell lies between the centres: eight places are asked in each.
     fine = cell_centers((2 * z, 2 * y, 2 * x), box).reshape(-1, 3)
     edge = float((size / torch.tensor([x, y, z])).mean())
-    alpha = (1 - torch.exp(-teacher.density(fine) * edge)).reshape(1, 1, 2 * z, 2 * y, 2 * x)
+    alpha = (1 - torch.exp(-teacher.density_in_frame(fine) * edge)).reshape(1, 1, 2 * z, 2 * y, 2 * x)
     taken = torch.nn.functional.max_pool3d(alpha, 2)[0, 0] > MIN_ALPHA
     if not bool(taken.any()):
         raise ValueError("scene: expected some matter, got density that is nowhere above 0")
@@ -84,7 +88,7 @@ def imitate_density(field: Field, teacher: Teacher, generator: torch.Generator) 
         for _ in range(N_STEPS):
             rows = torch.randint(len(centers), (N_POINTS,), generator=generator)
             points = centers[rows] + cell * (torch.rand(N_POINTS, 3, generator=generator) - 0.5)
-            target = _feature_of(teacher.density(points), field)
+            target = _feature_of(teacher.density_in_frame(points), field)
             student = field.with_factors((*leaves, *field.factors()[n:]))
             feature = density_feature(student, node_coordinates(student, points))
             error = feature - target
@@ -106,7 +110,13 @@ def imitate_colors(state: FieldState, surfaces: Surfaces, settings: FieldFitSett
         settings: Step sizes.
         n_steps: Of Adam.
     """
-    reach = REACH * state.field.step
+    reach, warp = REACH * state.field.step, state.field.warp
+    if warp is not None:
+        # Short rays are equally long in the world: those to far things would not reach through a cell.
+        surfaces = _near_part(surfaces, warp)
+        reach /= warp.scale
+    if len(surfaces.points) == 0:
+        return
     native = NativeField(state.field, MarchSettings(far=2 * reach, min_weight=0.0))
     tape, n_density = native.new_tape(), len(state.field.density)
     for _ in range(n_steps):
@@ -126,6 +136,11 @@ def imitate_colors(state: FieldState, surfaces: Surfaces, settings: FieldFitSett
         for value in (*state.grads[:n_density], *state.marks[:n_density]):
             value.zero_()
         update(state, settings, v_decoder)
+
+
+def _near_part(surfaces: Surfaces, warp: Warp) -> Surfaces:
+    near = weights_of(warp, near_frame(warp, surfaces.points)) <= NEAR_WEIGHT
+    return Surfaces(surfaces.points[near], surfaces.directions[near], surfaces.normals[near], surfaces.colors[near])
 
 
 def _feature_of(density: Tensor, field: Field) -> Tensor:

@@ -175,7 +175,7 @@ def first_splats(surfaces: Surfaces, n: int, seed: int) -> Gaussians:
 
 def first_field(teacher: Teacher, surfaces: Surfaces, settings: FieldFitSettings, n_color_steps: int) -> FieldState:
     """Step 0 of a field: the teacher's box and occupied cells, its density, and then its colours."""
-    state = first_state(settings, teacher.box, occupied_cells(teacher))
+    state = first_state(settings, teacher.box, occupied_cells(teacher), teacher.warp)
     state.field = imitate_density(state.field, teacher, state.generator)
     imitate_colors(state, surfaces, settings, n_color_steps)
     # The box is tight already: the first search for empty cells, which cuts it, counts as done.
@@ -193,6 +193,9 @@ def _learn_splats(teacher: Teacher, renders: Renders, settings: StudentSettings)
 
 def _learn_field(teacher: Teacher, renders: Renders, settings: StudentSettings) -> tuple[Scene, float, float]:
     chosen = _field_settings(settings)
+    if teacher.warp is not None:
+        # Rays go through all of the frame.
+        chosen = replace(chosen, step_in_voxels=1.0)
     state = first_field(teacher, renders.surfaces, chosen, N_COLOR_STEPS)
     prepared = time.perf_counter()
     result = fit_field(renders.capture, chosen, FieldHooks(), state)

@@ -16,8 +16,10 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras
 from scene3d.core.mesh import Mesh, face_normals
 from scene3d.core.scene import Scene
+from scene3d.core.warp import Warp
 from scene3d.ops.occupancy import cells_with
 from scene3d.ops.triangles import sample_surface, view_mesh
+from scene3d.ops.warp import stretch, world_points
 from scene3d.render.density import density_at
 from scene3d.render.scene_points import ScenePoints, scene_points
 from scene3d.render.scene_view import render_scene
@@ -59,10 +61,11 @@ class Teacher:
     Attributes:
         name: What it is, in words.
         kind: mesh, or the kind of the scene.
-        box: Around its matter, world. [2, 3]
+        box: Around its matter, in the frame of the warp. [2, 3]
         points: Where its matter is.
         view: Renders view i of cameras.
         density: At points of the world. [P, 3] to [P]
+        warp: Of the world to the frame of the box, of fields without bounds; None = the box lies in the world.
     """
 
     name: str
@@ -71,6 +74,13 @@ class Teacher:
     points: ScenePoints
     view: Callable[[Cameras, int], View]
     density: Callable[[Tensor], Tensor]
+    warp: Warp | None = None
+
+    def density_in_frame(self, points: Tensor) -> Tensor:
+        """Density per length of the frame of the box, at points of it. [P, 3] to [P]"""
+        if self.warp is None:
+            return self.density(points)
+        return self.density(world_points(self.warp, points)) / stretch(self.warp, points)
 
 
 def teacher_of_scene(scene: Scene) -> Teacher:
@@ -87,8 +97,9 @@ def teacher_of_scene(scene: Scene) -> Teacher:
         grid = splat_matter(scene.splats().select(scene.splats().is_finite()), box, _cells(box))
         return Teacher(scene.size_text(), scene.kind, box, points, _scene_view(scene), grid.at)
     field = scene.field()
+    view = _scene_view(scene)
     return Teacher(
-        scene.size_text(), scene.kind, field.box.float(), points, _scene_view(scene), lambda p: density_at(field, p)
+        scene.size_text(), scene.kind, field.box.float(), points, view, lambda p: density_at(field, p), field.warp
     )
 
 
