@@ -164,7 +164,7 @@ ROOM_SETTINGS = without_bounds(
         n_features=16,
         hidden=32,
         first_voxels=20**3,
-        last_voxels=28**3,
+        last_voxels=22**3,
         mask_after=20,
         lr_decoder=5e-3,
     )

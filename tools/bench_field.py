@@ -26,7 +26,7 @@ from scene3d.ops.rays import camera_rays, tiled_pixels
 from scene3d.ops.threads import available_threads, set_threads
 from scene3d.recon.field_fit import FieldHooks, fit_field
 from scene3d.recon.field_rays import RayPool
-from scene3d.recon.field_settings import field_preset
+from scene3d.recon.field_settings import field_preset, without_bounds
 from scene3d.recon.validate import Validation, validate_scene
 from scene3d.render.field_cpu import NativeDecoder, NativeField, empty_marks
 from scene3d.render.field_march import MarchSettings, RaySums
@@ -265,6 +265,7 @@ def print_fit(capture: Capture, kind: FieldKind, seconds: int) -> None:
     """A fit of so many seconds."""
     steps = {60: 1500, 180: 4000}.get(seconds, 25 * seconds)
     preset = field_preset("fast" if seconds <= 180 else "balanced", kind, steps)
+    preset = preset if capture.has_alpha else without_bounds(preset)
     began = time.process_time()
     result = fit_field(capture, replace(preset, time_limit=float(seconds), checkpoint_every=0), FieldHooks())
     score: Validation | None = result.validation or validate_scene(Scene(result.field), capture, (1.0,) * 3, 0, 0.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture
@@ -82,7 +83,7 @@ def read_capture(path: Path, options: CaptureOptions = CaptureOptions()) -> Capt
         cameras=_cameras(fitted, plans),
         load=cache.load,
         prefetch=cache.prefetch,
-        load_depth=lambda i: None if views[i].depth is None else load_depth(*views[i].depth, plans[i]),
+        load_depth=lambda i: _depth(views[i], plans[i]),
         points=posed.points,
         point_colors=posed.point_colors,
         train=train,
@@ -92,6 +93,10 @@ def read_capture(path: Path, options: CaptureOptions = CaptureOptions()) -> Capt
         notices=(*posed.notices, *_size_notices(views, fitted), *_mask_notices(masks)),
         protocol=_protocol(views, plans, options),
     )
+
+
+def _depth(view: PosedView, plan: PhotoPlan) -> Tensor | None:
+    return None if view.depth is None else load_depth(*view.depth, plan)
 
 
 def find_photos(folder: Path) -> list[Path]:

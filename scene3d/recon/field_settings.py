@@ -175,7 +175,9 @@ def without_bounds(settings: FieldFitSettings) -> FieldFitSettings:
     return replace(
         settings,
         batch_rays=2048,
+        # The near cube has an eighth of the nodes.
         first_voxels=min(OPEN_FIRST_VOXELS, settings.last_voxels),
+        last_voxels=min(2 * settings.last_voxels, MAX_VOXELS),
         grow_at=(0.25, 0.45, 0.65),
         mask_at=(0.15, 0.25, 0.45, 0.65),
         step_in_voxels=1.0,

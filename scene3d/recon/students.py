@@ -38,9 +38,11 @@ StudentKind = Literal["splats", "vm", "cp", "trivec", "rbf"]
 STEPS: dict[str, int] = {"splats": 800, "vm": 600, "cp": 600, "trivec": 600, "rbf": 600}
 # Few steps have to do: they are long at first.
 SPLAT_RATES = LearningRates(means=5e-4, log_scales=2e-2, quats=5e-3, sh0=1e-2, shN=1e-3, decay=0.1)
+# Of the last nodes of a field, all in all, that the first grid has, but not fewer than the second says.
+FIRST_SHARE, FEWEST_VOXELS = 8, 48**3
 # Of a field, for the same reason.
-DECODER_RATE = 4e-3
-MIN_ALPHA = 0.5
+DECODER_RATE, FACTOR_RATE = 4e-3, 0.03
+MIN_ALPHA, SOLID_ALPHA = 0.5, 0.9
 # Splats of a student begin solid and a little smaller than the distance of their neighbours.
 FIRST_OPACITY, FIRST_SIZE, FIRST_THINNESS = 0.8, 0.7, 0.3
 # Along short rays, before those along whole ones.
@@ -130,11 +132,13 @@ def render_capture(teacher: Teacher, learned: Cameras, held_out: Cameras) -> Ren
         torch.cat([learned.Ks, held_out.Ks]),
         torch.cat([learned.sizes, held_out.sizes]),
     )
-    photos, surfaces = [], []
+    photos, depths, surfaces = [], [], []
     with Progress(len(cameras), "rendering the teacher") as progress:
         for i in range(len(cameras)):
             view = teacher.view(cameras, i)
             photos.append(_photo(view))
+            # Where a pixel is half empty its depth is that of nothing.
+            depths.append(torch.where(view.alpha > SOLID_ALPHA, view.depth, 0.0))
             if i < len(learned):
                 surfaces.append(_surfaces(view, photos[-1], cameras, i))
             progress.advance()
@@ -146,6 +150,7 @@ def render_capture(teacher: Teacher, learned: Cameras, held_out: Cameras) -> Ren
         source=Path(teacher.name),
         has_alpha=True,
         protocol="renders of the teacher",
+        load_depth=depths.__getitem__,
     )
     names = ("points", "directions", "normals", "colors")
     return Renders(capture, Surfaces(*(torch.cat([getattr(s, name) for s in surfaces]) for name in names)))
@@ -219,13 +224,16 @@ def _field_settings(settings: StudentSettings) -> FieldFitSettings:
         seed=settings.seed,
         density_rank=ranks[0],
         color_rank=ranks[1],
-        first_voxels=settings.last_voxels,
+        first_voxels=max(settings.last_voxels // FIRST_SHARE, min(FEWEST_VOXELS, settings.last_voxels)),
         last_voxels=settings.last_voxels,
-        # A field of planes takes the density over; leaves or bases come soon after.
-        grow_at={"trivec": (0.1, 0.2, 0.3), "rbf": (0.1,)}.get(kind, ()),
+        # Half as many nodes a side at first: steps are cheaper. Leaves and bases come soon after planes.
+        grow_at={"trivec": (0.1, 0.2, 0.3), "rbf": (0.1,)}.get(kind, (0.3,)),
         mask_at=(0.0, 0.25, 0.5),
         mask_after=0,
         lr_decoder=DECODER_RATE,
+        lr_factors=FACTOR_RATE,
+        # Fog and floaters are what it is for; a teacher has none that should go.
+        l1=0.0,
     )
 
 
