@@ -19,6 +19,7 @@ from scene3d.core.scene import Scene
 from scene3d.core.warp import Warp
 from scene3d.io.field_codec import decode_field, encode_field
 from scene3d.io.registry import read_scene, write_scene
+from scene3d.meshing.opacity_field import cell_size
 from scene3d.ops.warp import frame_points, near_frame, ray_pieces, weights_of, world_points
 from scene3d.recon.field_fit import FieldHooks, fit_field
 from scene3d.recon.field_settings import FieldFitSettings, without_bounds
@@ -271,3 +272,9 @@ def test_density_falls_with_the_stretch_of_space():
     points = torch.stack([middle + outward @ torch.tensor([w, 0.0, 0.0], dtype=torch.float64) for w in (0.5, 2.0, 4.0)])
     density = density_at(flat, points)
     torch.testing.assert_close(density / density[0], torch.tensor([1.0, 1 / 4, 1 / 16], dtype=torch.float64))
+
+
+def test_meshes_take_the_cells_of_the_near_region_for_size():
+    field = random_field("vm", warp="cube")
+    plain = replace(field, warp=None)
+    assert cell_size(field) == pytest.approx(cell_size(plain) / 1.25)

@@ -82,9 +82,10 @@ def field_opacity(field: Field, places: Tensor) -> Tensor:
 
 
 def cell_size(field: Field) -> float:
-    """Mean side of the cells of a field."""
+    """Mean side of the cells of a field, scene units; of one without bounds, of its near cells."""
     low, high = field.box.detach().double()
-    return float(((high - low) / (torch.tensor(field.resolution, dtype=torch.float64) - 1)).mean())
+    size = float(((high - low) / (torch.tensor(field.resolution, dtype=torch.float64) - 1)).mean())
+    return size if field.warp is None else size / field.warp.scale
 
 
 def opacity_function(scene: Scene, cameras: Cameras) -> Callable[[Tensor], Tensor]:
