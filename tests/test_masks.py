@@ -17,7 +17,7 @@ from scene3d.core.gaussians import Gaussians, cat
 from scene3d.recon.fit import Hooks, fit
 from scene3d.recon.mask_prune import MaskPruning, MaskSettings
 from scene3d.recon.settings import FitSettings, LearningRates, StrategySettings
-from scene3d.render import cpu
+from scene3d.render import backends, cpu
 from scene3d.render.rasterize import rasterize
 from scene3d.render.reference import rasterize_dense
 from scene3d.render.types import RasterSettings
@@ -147,3 +147,11 @@ def test_backends_without_masks_are_told(tmp_path: Path):
     capture = write_tiny_capture(tmp_path / "capture", tiny_scene())
     with pytest.raises(ValueError, match=r"backend: --mask-weight needs one that takes masks, .* got 'gsplat'"):
         fit_stage.run(fit_stage.Config(capture, tmp_path / "fit", mask_weight=0.02, backend="gsplat", max_steps=2))
+
+
+def test_fits_with_a_backend_that_is_not_there_end_with_its_remedy(tmp_path: Path):
+    if backends.why_unavailable("cuda") is None:
+        pytest.skip("CUDA runs here")
+    capture = write_tiny_capture(tmp_path / "capture", tiny_scene())
+    with pytest.raises(BackendUnavailable, match=r"backend 'cuda' is not available: .* use --backend cpu"):
+        fit_stage.run(fit_stage.Config(capture, tmp_path / "fit", backend="cuda", max_steps=2))

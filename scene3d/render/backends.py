@@ -124,11 +124,18 @@ def choose(explicit: str, device: torch.device, dtype: torch.dtype = torch.float
 
 
 def device_for(explicit: str) -> torch.device:
-    """Where Gaussians must be to be rendered by a backend; with "auto" on the GPU where a backend for it runs here."""
+    """Where Gaussians must be to be rendered by a backend; with "auto" on the GPU where a backend for it runs here.
+
+    Raises:
+        BackendUnavailable: the one asked for wants a GPU and does not run here.
+    """
     wanted = explicit if explicit != "auto" else os.environ.get(VARIABLE, "auto") or "auto"
     if wanted == "auto":
         names = ("cuda", "gsplat") if torch.cuda.is_available() else ()
         wanted = next((name for name in names if why_unavailable(name) is None), "cpu")
+    reason = why_unavailable(wanted) if wanted in ("cuda", "gsplat") else None
+    if reason is not None:
+        raise BackendUnavailable(wanted, reason, remedy(wanted))
     if wanted == "cuda":
         return torch.device(cuda_call.device_type())
     return torch.device("cuda" if wanted == "gsplat" else "cpu")
