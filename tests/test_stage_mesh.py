@@ -133,6 +133,19 @@ def test_bad_options_are_told_in_one_line(
     assert "Traceback" not in error
 
 
+def test_rooms_without_photos_are_told_to_bring_them(
+    scene_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    splats = ball().splats()
+    far = torch.where(torch.arange(len(splats.means))[:, None] % 20 == 0, 30 * splats.means, splats.means)
+    write_scene(Scene(replace(splats, means=far)), tmp_path / "room.ply")
+    options = ["--max-size", "64", "--max-views", "6", "--min-agree", "0", "--no-turntable", "--texture-size", "64"]
+    main(["mesh", str(scene_path), "--out", str(tmp_path / "ball.glb"), *options])
+    assert "Give its --capture" not in caplog.text
+    main(["mesh", str(tmp_path / "room.ply"), *options])
+    assert "the scene has a background, which views from outside see from behind. Give its --capture" in caplog.text
+
+
 def test_empty_scenes_and_splats_that_are_no_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     splats = ball().splats()
     write_scene(Scene(splats.select(torch.zeros(0, dtype=torch.int64))), tmp_path / "empty.ply")

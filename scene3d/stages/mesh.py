@@ -29,7 +29,7 @@ from scene3d.meshing.scene_mesh import MeshSettings, mesh_scene
 from scene3d.meshing.surfaces import Method, SurfaceSettings
 from scene3d.ops.threads import set_threads, single_threaded_torch
 from scene3d.render.scene_points import scene_points
-from scene3d.render.surround import from_cameras, from_points
+from scene3d.render.surround import from_cameras, from_points, is_object
 from scene3d.report.mesh_facts import mesh_facts
 from scene3d.report.run_folder import MESH_FACTS, MESH_PREVIEW
 
@@ -118,9 +118,12 @@ def run(config: Config) -> None:
     capture = None if config.capture is None else read_capture(config.capture, CaptureOptions(max_size=config.max_size))
     up = config.up or scene.info.up
     if capture is None:
-        surround = from_points(scene_points(scene), up)
+        points = scene_points(scene)
+        surround = from_points(points, up)
         cameras = choose_views(dome_cameras(surround), config.max_views, config.max_size)
         logger.info("no capture given: %d views from all around", len(cameras))
+        if not is_object(points):
+            logger.warning("the scene has a background, which views from outside see from behind. Give its --capture")
     else:
         surround = from_cameras(capture.cameras.select(capture.train), up)
         cameras = choose_views(capture.cameras.select(capture.train), config.max_views, config.max_size)
