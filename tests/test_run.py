@@ -19,7 +19,7 @@ from scene3d.report.run_folder import read_run
 from scene3d.stages import run as stage
 from scene3d.stages.fit import SceneKind
 from scene3d.stages.fit_field import FieldConfig
-from scene3d.stages.run import Config, FitOptions, RenderOptions
+from scene3d.stages.run import Config, FitOptions, MeshOptions, RenderOptions
 
 WIDTH, HEIGHT, N_VIEWS = 48, 32, 9
 
@@ -94,7 +94,7 @@ def out_of(config: Config) -> Path:
 def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the stages that a run really calls; they do their work as ever."""
     names: list[str] = []
-    for name in ("pose", "fit", "evaluate", "render", "report"):
+    for name in ("pose", "fit", "evaluate", "render", "mesh", "report"):
         module = getattr(stage, name)
 
         def noted(config, name=name, honest=module.run):
@@ -234,3 +234,17 @@ def test_every_stage_fits_evaluates_and_renders_at_one_size():
     assert shared.fit.max_size == shared.evaluate.max_size == shared.max_size == stage.MAX_SIZES["fast"]
     factored = stage._shared(Config(data_factor=4))
     assert (factored.fit.data_factor, factored.render.data_factor, factored.max_size) == (4, 4, None)
+
+
+def test_a_mesh_is_made_where_it_is_asked_for(finished: Config, called: list[str], capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("open3d", reason="the mesh stage needs it: pip install scene3d[mesh]")
+    pytest.importorskip("trimesh", reason="the mesh stage needs it: pip install scene3d[mesh]")
+    meshing = MeshOptions(voxel_size=0.1, min_agree=0, texture_size=0)
+    stage.run(replace(finished, mesh=True, meshing=meshing))
+    assert called[-2:] == ["mesh", "report"]
+    assert [mesh.name for mesh in read_run(out_of(finished)).meshes] == ["mesh.glb"]
+    assert f"{out_of(finished) / 'mesh.glb'} (" in capsys.readouterr().out
+
+
+def test_surface_is_an_option_of_the_fit():
+    assert stage._shared(Config(surface=True)).fit.surface

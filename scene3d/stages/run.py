@@ -1,8 +1,8 @@
 """From photos, a video or a posed capture to a scene, its scores, pictures, a web page and a report.
 
-The chain is pose, fit, evaluate, render, page (the scene in one file that opens in a browser), report. A stage that is
-done already is skipped; it is done again when its settings or its input have changed. Without a capture the bundled
-sample is used.
+The chain is pose, fit, evaluate, render, page (the scene in one file that opens in a browser), mesh (where it is asked
+for), report. A stage that is done already is skipped; it is done again when its settings or its input have changed.
+Without a capture the bundled sample is used.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from scene3d.io.registry import FIELD_FILE, SPLATS_FILE
 from scene3d.io.sample import sample_capture
 from scene3d.io.stamp import Stamp, digest
 from scene3d.recon.presets import MAX_SIZES, PresetName
-from scene3d.report.run_folder import flatten
-from scene3d.stages import evaluate, export, fit, pose, render, report
+from scene3d.report.run_folder import MESH_FACTS, flatten
+from scene3d.stages import evaluate, export, fit, mesh, pose, render, report
 from scene3d.stages.fit import SceneKind
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class FitOptions(fit.Config):
     backend: Suppress[str] = "auto"
     memory_limit: Suppress[float | None] = None
     compact: Suppress[bool] = False
+    surface: Suppress[bool] = False
     view: Suppress[bool] = False
     view_port: Suppress[int] = 8080
 
@@ -84,6 +85,14 @@ class RenderOptions(render.Config):
 
 
 @dataclass(frozen=True)
+class MeshOptions(mesh.Config):
+    scene: Suppress[Path] = Path()
+    out: Suppress[Path | None] = None
+    capture: Suppress[Path | None] = None
+    backend: Suppress[str] = "auto"
+
+
+@dataclass(frozen=True)
 class Config:
     """What to reconstruct, and options of the stages."""
 
@@ -109,12 +118,17 @@ class Config:
     what cannot fit is refused at once. Default: all that is free."""
     compact: bool = False
     """Fit for the smallest file: see --fit.small.*."""
+    surface: bool = False
+    """Pull splats onto surfaces while fitting, for meshes; takes longer. See --fit.surface-method."""
+    mesh: bool = False
+    """Make a textured mesh of the scene too: see --meshing.*."""
     view: bool = False
     """Show the fit in the browser while it goes on; only this machine can look."""
     pose: PoseOptions = field(default_factory=PoseOptions)
     fit: FitOptions = field(default_factory=FitOptions)
     evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     render: RenderOptions = field(default_factory=RenderOptions)
+    meshing: MeshOptions = field(default_factory=MeshOptions)
 
 
 @dataclass(frozen=True)
@@ -160,6 +174,8 @@ def run(config: Config) -> None:
         _do(_page_job(config, source, out), out)
     else:
         logger.info("page: web pages show Gaussians only, none is made of a %s field", config.kind)
+    if config.mesh:
+        _do(_mesh_job(config, source, out), out)
     _do(_report_job(out), out)
     print(_summary(config, capture, out, time.monotonic() - began))
 
@@ -182,11 +198,13 @@ def _shared(config: Config) -> Config:
             test_every=test_every,
             backend=backend,
             compact=config.compact,
+            surface=config.surface,
         ),
         evaluate=replace(
             config.evaluate, data_factor=data_factor, max_size=max_size, test_every=test_every, backend=backend
         ),
         render=replace(config.render, data_factor=data_factor, test_every=test_every, backend=backend),
+        meshing=replace(config.meshing, backend=backend),
     )
 
 
@@ -267,6 +285,13 @@ def _render_jobs(config: Config, source: Path, capture: Capture, out: Path) -> l
     return [job(target, chosen) for target, chosen in options.items()]
 
 
+def _mesh_job(config: Config, source: Path, out: Path) -> _Job:
+    scene, target = _scene(config, out), out / "mesh.glb"
+    inputs = {"scene": scene, "capture": source}
+    whole = replace(config.meshing, scene=scene, out=target, capture=source)
+    return _Job("mesh", config.meshing, lambda resumes: mesh.run(whole), inputs, (target,), out / ".mesh")
+
+
 def _page_job(config: Config, source: Path, out: Path) -> _Job:
     scene, page = _scene(config, out), out / "page.html"
     inputs = {"scene": scene, "capture": source}
@@ -278,6 +303,7 @@ def _page_job(config: Config, source: Path, out: Path) -> _Job:
 def _report_job(out: Path) -> _Job:
     page = out / "report.html"
     parts = {"fit": out / "fit", "eval": out / "eval", "renders": out / "renders"}
+    parts["mesh"] = out / f"mesh{MESH_FACTS}"
     # The report shows what the folders hold, so that their stamps stand for all of it.
     inputs = {name: path for name, path in parts.items() if path.exists()}
     options = report.Config(run=Path())
@@ -296,6 +322,7 @@ def _summary(config: Config, capture: Capture, out: Path, seconds: float) -> str
         ("photos", f"{len(capture.train)} fitted, {len(capture.test)} held out"),
         ("video", str(out / "renders" / "video.mp4")),
         *(("page", f"{page} ({page.stat().st_size / 1e6:.1f} MB)") for page in [out / "page.html"] if page.is_file()),
+        *(("mesh", f"{made} ({made.stat().st_size / 1e6:.1f} MB)") for made in [out / "mesh.glb"] if made.is_file()),
         ("report", str(out / "report.html")),
         ("time", duration_text(seconds)),
     ]
