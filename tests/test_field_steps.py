@@ -81,6 +81,21 @@ def test_goals_are_met_and_the_file_is_read_as_any_scene(tmp_path: Path):
     assert (tmp_path / "a.s3d").stat().st_size == packed.size_bytes
 
 
+def test_photos_decide_what_a_drop_is():
+    scene, asked = scene_of(), []
+
+    def psnr_of(other: Scene) -> float:
+        """As if every bit of the first plane that is lost took its part of the PSNR."""
+        off = float((other.field().density[0] - scene.field().density[0]).abs().mean())
+        asked.append(off)
+        return 30.0 - 100.0 * off
+
+    packed = pack_field(scene, Goal(max_drop_db=0.5), psnr_of=psnr_of)
+    assert packed.drop_db is not None
+    assert 0 < packed.drop_db <= 0.5 < 100.0 * max(asked)
+    assert packed.drop_db == pytest.approx(max(100.0 * off for off in asked if 100.0 * off <= 0.5))
+
+
 @pytest.mark.parametrize("kind", ["trivec", "cover"])
 def test_leaves_are_written_and_read_without_loss(kind: str, tmp_path: Path):
     scene = scene_of(kind)

@@ -237,8 +237,8 @@ def test_every_stage_fits_evaluates_and_renders_at_one_size():
 
 
 def test_a_mesh_is_made_where_it_is_asked_for(finished: Config, called: list[str], capsys: pytest.CaptureFixture[str]):
-    pytest.importorskip("open3d", reason="the mesh stage needs it: pip install scene3d[mesh]")
-    pytest.importorskip("trimesh", reason="the mesh stage needs it: pip install scene3d[mesh]")
+    for package in ("scipy", "trimesh", "fast_simplification"):
+        pytest.importorskip(package, reason="the mesh stage needs it: pip install scene3d[mesh]")
     meshing = MeshOptions(voxel_size=0.1, min_agree=0, texture_size=0)
     stage.run(replace(finished, mesh=True, meshing=meshing))
     assert called[-2:] == ["mesh", "report"]

@@ -6,6 +6,7 @@ With codebooks, planes are pruned and coded first (see field_codes), and what is
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class PackedField:
         size_bytes: Of the file.
         fidelity_db: PSNR against the renders of the field as it was.
         steps: How coarsely it is rounded.
+        drop_db: By how much the mean PSNR against photos falls; None without photos.
         remark: Where the goal was out of reach; empty where it was met.
     """
 
@@ -53,10 +55,17 @@ class PackedField:
     size_bytes: int
     fidelity_db: float
     steps: Steps
+    drop_db: float | None = None
     remark: str = ""
 
 
-def pack_field(scene: Scene, goal: Goal, cameras: Cameras | None = None, has_codes: bool = False) -> PackedField:
+def pack_field(
+    scene: Scene,
+    goal: Goal,
+    cameras: Cameras | None = None,
+    has_codes: bool = False,
+    psnr_of: Callable[[Scene], float] | None = None,
+) -> PackedField:
     """Find the coarsest steps that meet the goal.
 
     Args:
@@ -64,6 +73,8 @@ def pack_field(scene: Scene, goal: Goal, cameras: Cameras | None = None, has_cod
         goal: A drop that is allowed, or a size.
         cameras: Views that matter; None makes some up around the scene.
         has_codes: Use codebooks; the field must be of the kind vm.
+        psnr_of: Mean PSNR of a scene against held-out photos; None where there are none: a drop is then one that the
+            fidelity to the field's own renders makes likely.
 
     Raises:
         ValueError: codebooks were asked of another kind of field.
@@ -72,7 +83,9 @@ def pack_field(scene: Scene, goal: Goal, cameras: Cameras | None = None, has_cod
         raise ValueError(f"method: codebooks are for vm fields, this is {scene.size_text()}. Use --method context")
     around = _around(scene) if cameras is None else cameras
     views = _small(_some(around, N_VIEWS))
-    judge = _Judge(scene, views, _images(scene, views), _small(_some(around, N_WEIGHED)) if has_codes else None)
+    weighed = _small(_some(around, N_WEIGHED)) if has_codes else None
+    psnr = None if psnr_of is None else psnr_of(scene)
+    judge = _Judge(scene, views, _images(scene, views), weighed, psnr, psnr_of)
     found = _search(judge, goal)
     if not has_codes or goal.tune_steps == 0 or found.remark:
         return found
@@ -101,6 +114,8 @@ def _search(judge: _Judge, goal: Goal) -> PackedField:
 def _meets(packed: PackedField, goal: Goal) -> bool:
     if goal.target_bytes is not None:
         return packed.size_bytes <= goal.target_bytes
+    if packed.drop_db is not None:
+        return packed.drop_db <= goal.max_drop_db
     return packed.fidelity_db >= goal.fidelity_db
 
 
@@ -128,6 +143,8 @@ class _Judge:
     views: Cameras
     truth: list[Tensor]
     weighed: Cameras | None  # Views whose rendering weights count; None = no codebooks.
+    psnr: float | None  # Of the field as it is.
+    psnr_of: Callable[[Scene], float] | None
 
     def packed(self, scale: float) -> PackedField:
         steps = Steps(scale * COARSENESS.density, scale * COARSENESS.color)
@@ -154,7 +171,8 @@ class _Judge:
         errors = [(a - b).square().mean() for a, b in zip(_images(back, self.views), self.truth, strict=True)]
         error = float(torch.stack(errors).double().mean())
         fidelity = -10 * math.log10(error) if error > 0 else math.inf
-        return PackedField(container, len(container_bytes(container)), fidelity, steps)
+        drop = None if self.psnr is None or self.psnr_of is None else self.psnr - self.psnr_of(back)
+        return PackedField(container, len(container_bytes(container)), fidelity, steps, drop)
 
 
 def _images(scene: Scene, views: Cameras) -> list[Tensor]:

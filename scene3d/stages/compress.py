@@ -21,8 +21,8 @@ from scene3d.io.camera_path import find_cameras, read_cameras
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene
 from scene3d.io.s3d_container import write_container
-from scene3d.recon.validate import validate_scene
 from scene3d.stages import compress_field, compress_report
+from scene3d.stages.compress_field import Sight, sight_of
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,7 @@ def run(config: Config) -> None:
     if "splats" not in scene.capabilities:
         if config.report is not None:
             raise ValueError("report: is made for Gaussians only, this scene is a radiance field")
-        goal = replace(goal, scene_psnr=_field_psnr(config, scene))
-        compress_field.run(scene, config.scene, config.out, goal, _field_views(config), config.method)
+        compress_field.run(scene, config.scene, config.out, goal, _sight(config), config.method)
         return
     if config.lossless:
         # No view decides anything, and NaN may be among what is kept.
@@ -113,24 +112,12 @@ def _visible(path: Path, scene: Scene) -> Scene:
     return scene if n_left == len(splats) else Scene(splats.select(is_finite), scene.info)
 
 
-def _field_psnr(config: Config, scene: Scene) -> float:
-    """Of the field on held-out photos, where they are given: the better it is, the more a loss shows."""
-    if config.capture is None or config.lossless:
-        return config.scene_psnr
-    options = CaptureOptions(data_factor=config.data_factor, test_every=config.test_every)
-    capture = read_capture(config.capture, options)
-    background = (1.0, 1.0, 1.0) if capture.has_alpha else (0.0, 0.0, 0.0)
-    score = validate_scene(scene, capture, background, 0, 0.0)
-    return config.scene_psnr if score is None else score.psnr
-
-
-def _field_views(config: Config) -> Cameras | None:
-    if config.capture is not None:
+def _sight(config: Config) -> Sight:
+    if config.capture is not None and not config.lossless:
         options = CaptureOptions(data_factor=config.data_factor, test_every=config.test_every)
-        capture = read_capture(config.capture, options)
-        return capture.cameras.select(capture.train)
+        return sight_of(read_capture(config.capture, options))
     cameras = _cameras(config)
-    return None if cameras is None else read_cameras(cameras)
+    return Sight(None if cameras is None else read_cameras(cameras))
 
 
 def _judge(config: Config, scene: Scene) -> tuple[Judge, Cameras]:
