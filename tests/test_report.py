@@ -162,6 +162,7 @@ def test_videos_are_embedded_as_long_as_they_fit(tmp_path: Path) -> None:
 def test_meshes_can_be_turned_and_their_facts_are_told(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     Image.new("RGB", (60, 40), (10, 200, 30)).save(run / "mesh_turntable.jpg")
+    Image.new("RGB", (30, 40), (10, 100, 30)).save(run / "mesh_beside.jpg")
     facts = {"file": "<b>.glb", "n_faces": 1234, "texture": [64, 32], "preview_columns": 6, "preview_views": 24}
     (run / "mesh_facts.json").write_text(json.dumps(facts))
     page = build_page(read_run(run))
@@ -169,7 +170,8 @@ def test_meshes_can_be_turned_and_their_facts_are_told(tmp_path: Path) -> None:
     assert "1,234" in page
     assert "64x32 texels" in page
     assert 'data-columns="6" data-views="24"' in page
-    assert page.count(base64.b64encode((run / "mesh_turntable.jpg").read_bytes()).decode()) == 1
+    for name in ("mesh_turntable.jpg", "mesh_beside.jpg"):
+        assert page.count(base64.b64encode((run / name).read_bytes()).decode()) == 1
 
 
 def test_small_files_and_what_their_bytes_go_to_are_told(tmp_path: Path) -> None:

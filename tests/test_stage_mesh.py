@@ -61,6 +61,14 @@ def test_a_bare_scene_becomes_a_textured_mesh_in_its_frame(scene_path: Path, cap
     # The ball, brighter than what is behind it, is in the middle of every view; the edges show no ball.
     assert (tiles[:, 150:170, :, 150:170].mean(axis=(1, 3)).max(axis=-1) > 40).all()
     assert (tiles[:, :8].std(axis=(1, 3)) < 3).all()
+    with Image.open(scene_path.with_name("mesh_beside.jpg")) as picture:
+        rows = np.asarray(picture).astype(float)
+    # Three views of scene, mesh and normals: the first two show the same ball.
+    scene_part, mesh_part, normals = np.split(rows, 3, axis=1)
+    covered = scene_part.max(axis=-1) > 40
+    assert covered.mean() > 0.02
+    assert ((mesh_part.max(axis=-1) > 40) == covered).mean() > 0.9
+    assert normals[covered].std() > 20
     assert json.loads(scene_path.with_name("mesh_facts.json").read_text())["n_faces"] == mesh.n_faces
 
 

@@ -30,7 +30,7 @@ def build_page(run: RunFolder, max_bytes: int = PAGE_BYTES) -> str:
         FormatError: a picture of the run is damaged.
     """
     videos = embed_videos(run, min(VIDEO_BYTES, max_bytes // 2))
-    previews = {product.name: products.preview_uri(product) for product in run.meshes}
+    previews = products.picture_uris(run)
     embedded = sum(len(video.uri) for video in videos) + sum(map(len, previews.values()))
     room = max_bytes - TEXT_BYTES - embedded
     pictures = embed_pictures(run, max(room, 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from scene3d.report.facts import size_text
@@ -13,18 +14,17 @@ MAX_PARTS = 6
 N_COLORS = 7
 
 
-def preview_uri(product: MeshProduct) -> str:
-    """The turntable of a mesh as a data URI, empty where there is none."""
-    if product.preview is None:
-        return ""
-    return f"data:image/jpeg;base64,{base64.b64encode(product.preview.read_bytes()).decode()}"
+def picture_uris(run: RunFolder) -> dict[Path, str]:
+    """The pictures of the meshes as data URIs."""
+    paths = [path for product in run.meshes for path in product.pictures()]
+    return {path: f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in paths}
 
 
-def meshes(run: RunFolder, previews: dict[str, str]) -> str:
-    """A turntable and the facts of every mesh. Pictures by the name of the mesh, as data URIs."""
+def meshes(run: RunFolder, uris: dict[Path, str]) -> str:
+    """A turntable and the facts of every mesh, and the mesh beside the scene."""
     if not run.meshes:
         return ""
-    panels = [_mesh(product, previews.get(product.name, "")) for product in run.meshes]
+    panels = [_mesh(product, uris) for product in run.meshes]
     return f'<h2>Mesh</h2><div class="two">{"".join(panels)}</div>'
 
 
@@ -39,7 +39,7 @@ def files(run: RunFolder) -> str:
     return f'<h2>Small files</h2><div class="stack"><div class="panel scroll">{table}</div>{bars}</div>'
 
 
-def _mesh(product: MeshProduct, uri: str) -> str:
+def _mesh(product: MeshProduct, uris: dict[Path, str]) -> str:
     facts = product.facts
     lines = [
         ("triangles", _count(facts.get("n_faces"))),
@@ -50,8 +50,15 @@ def _mesh(product: MeshProduct, uri: str) -> str:
     ]
     rows = "".join(f"<tr><td>{name}</td><td>{escape(value)}</td></tr>" for name, value in lines)
     table = f'<table class="facts"><tbody>{rows}</tbody></table>'
-    if not uri:
+    if product.preview is None:
         return f'<div class="panel"><h3>{escape(product.name)}</h3>{table}</div>'
+    uri, pair = uris[product.preview], ""
+    if product.beside is not None:
+        alt = "from the same places: the scene, the mesh, the normals of the mesh"
+        pair = (
+            f'<figure class="panel wide"><img src="{uris[product.beside]}" alt="{alt}">'
+            f"<figcaption>From the same places: the scene, the mesh, the normals of the mesh.</figcaption></figure>"
+        )
     columns, views = int(facts.get("preview_columns") or 1), int(facts.get("preview_views") or 1)
     turn = (
         f'<div class="turn" data-columns="{columns}" data-views="{views}" '
@@ -59,7 +66,7 @@ def _mesh(product: MeshProduct, uri: str) -> str:
         f'<input type="range" min="0" max="{views}" step="1" value="0" aria-label="turn the mesh"></div>'
     )
     hint = '<p class="hint">Drag to turn.</p>'
-    return f'<div class="panel"><h3>{escape(product.name)}</h3>{turn}{hint}</div><div class="panel">{table}</div>'
+    return f'<div class="panel"><h3>{escape(product.name)}</h3>{turn}{hint}</div><div class="panel">{table}</div>{pair}'
 
 
 def _file_row(file: SceneFile, before: int | None) -> str:

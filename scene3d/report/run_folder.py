@@ -14,7 +14,7 @@ from scene3d.io.s3d_container import read_container
 from scene3d.report.file_parts import file_parts
 
 # Beside a mesh NAME.glb: NAME + these.
-MESH_FACTS, MESH_PREVIEW = "_facts.json", "_turntable.jpg"
+MESH_FACTS, MESH_PREVIEW, MESH_BESIDE = "_facts.json", "_turntable.jpg", "_beside.jpg"
 # Formats in which the folder of a run may hold the scene once more.
 SMALL_SUFFIXES = (".s3d", ".sog", ".spz", ".compressed.ply", ".splat")
 VIDEO_SUFFIXES = (".mp4", ".webm", ".gif")
@@ -47,11 +47,17 @@ class MeshProduct:
         name: File name.
         facts: What scene3d mesh wrote down of it.
         preview: Its turntable, None where there is none.
+        beside: The mesh beside the scene, None where there is no such picture.
     """
 
     name: str
     facts: dict[str, Any]
     preview: Path | None
+    beside: Path | None = None
+
+    def pictures(self) -> tuple[Path, ...]:
+        """Those that there are."""
+        return tuple(path for path in (self.preview, self.beside) if path is not None)
 
 
 @dataclass(frozen=True)
@@ -160,9 +166,10 @@ def read_run(folder: Path) -> RunFolder:
 
 def _mesh_product(facts_file: Path) -> MeshProduct:
     facts = _read_object(facts_file)
-    preview = facts_file.with_name(facts_file.name.removesuffix(MESH_FACTS) + MESH_PREVIEW)
-    name = str(facts.get("file") or facts_file.name.removesuffix(MESH_FACTS))
-    return MeshProduct(name, facts, preview if preview.is_file() else None)
+    stem = facts_file.name.removesuffix(MESH_FACTS)
+    preview, beside = (facts_file.with_name(stem + ending) for ending in (MESH_PREVIEW, MESH_BESIDE))
+    name = str(facts.get("file") or stem)
+    return MeshProduct(name, facts, preview if preview.is_file() else None, beside if beside.is_file() else None)
 
 
 def _scene_file(path: Path) -> SceneFile:

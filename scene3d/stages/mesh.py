@@ -20,6 +20,7 @@ from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.mesh_files import check_mesh_suffix, write_mesh
 from scene3d.io.registry import read_scene
 from scene3d.meshing.background import without_background
+from scene3d.meshing.beside import beside
 from scene3d.meshing.consistency import ConsistencySettings
 from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views, dome_cameras
 from scene3d.meshing.finish import FinishSettings
@@ -31,13 +32,13 @@ from scene3d.ops.threads import set_threads, single_threaded_torch
 from scene3d.render.scene_points import scene_points
 from scene3d.render.surround import from_cameras, from_points, is_object
 from scene3d.report.mesh_facts import mesh_facts
-from scene3d.report.run_folder import MESH_FACTS, MESH_PREVIEW
+from scene3d.report.run_folder import MESH_BESIDE, MESH_FACTS, MESH_PREVIEW
 
 logger = logging.getLogger(__name__)
 
 # Default of --far over the distance of the cameras from the middle of the scene.
 FAR_SHARE = 1.6
-TURNTABLE_QUALITY = 82
+PICTURE_QUALITY = 82
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Config:
     max_memory_gb: float = 2.0
     """For voxels; more is refused before it is taken."""
     turntable: bool = True
-    """Leave pictures from all around and the facts of the mesh beside it: scene3d report shows them."""
+    """Leave pictures from all around and beside those of the scene, and the facts of the mesh: scene3d report shows
+    them."""
     up: tuple[float, float, float] | None = None
     """World direction that is up. Default: from the photos or the scene, else -y."""
     backend: str = "auto"
@@ -134,6 +136,7 @@ def run(config: Config) -> None:
     write_mesh(mesh, out, tuple(surround.up.tolist()), double_sided=not config.background)
     if config.turntable:
         subject = without_background(mesh) if config.background else mesh
+        _write_picture(beside(scene, mesh, cameras, config.backend), out.with_name(out.stem + MESH_BESIDE))
         _write_turntable(subject, out, tuple(surround.up.tolist()))
     colors = "colours at vertices" if mesh.texture is None else f"texture of {mesh.texture.shape[0]} texels"
     print(
@@ -145,9 +148,13 @@ def run(config: Config) -> None:
 def _write_turntable(mesh: Mesh, out: Path, up: tuple[float, float, float]) -> None:
     facts = mesh_facts(mesh, out.stat().st_size).as_json()
     layout = {"preview_columns": COLUMNS, "preview_views": N_VIEWS}
-    with atomic_write(out.with_name(out.stem + MESH_PREVIEW)) as temporary:
-        Image.fromarray(turntable(mesh, up).numpy()).save(temporary, quality=TURNTABLE_QUALITY)
+    _write_picture(turntable(mesh, up), out.with_name(out.stem + MESH_PREVIEW))
     write_json(out.with_name(out.stem + MESH_FACTS), {"file": out.name, **facts, **layout})
+
+
+def _write_picture(picture: torch.Tensor, path: Path) -> None:
+    with atomic_write(path) as temporary:
+        Image.fromarray(picture.numpy()).save(temporary, quality=PICTURE_QUALITY)
 
 
 def _settings(config: Config, out: Path, far: float) -> MeshSettings:
