@@ -102,7 +102,9 @@ def test_bytes_of_a_container_add_up_to_the_file(tmp_path: Path, capsys) -> None
     assert sum(parts.values()) == (tmp_path / "scene.s3d").stat().st_size
     assert {"means", "sh0", "header"} <= set(parts)
     run(Config(tmp_path / "scene.s3d"))
-    assert "in the file\n  means" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "in the file\n" in shown
+    assert all(f"  {name} " in shown and f"{n} bytes" in shown for name, n in parts.items())
 
 
 def test_missing_path_is_one_clear_message(tmp_path: Path) -> None:

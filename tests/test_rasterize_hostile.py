@@ -250,9 +250,17 @@ def test_gaussians_belong_on_the_device_of_their_backend(
     name: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SCENE3D_BACKEND", raising=False)
+    monkeypatch.setattr(backends, "why_unavailable", lambda name: None)
     assert backends.device_for(name).type == device
     monkeypatch.setenv("SCENE3D_BACKEND", name)
     assert backends.device_for("auto").type == device
+
+
+@pytest.mark.parametrize("name", ["cuda", "gsplat"])
+def test_a_backend_that_does_not_run_here_has_no_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "why_unavailable", lambda name: "missing")
+    with pytest.raises(BackendUnavailable, match="missing"):
+        backends.device_for(name)
 
 
 def test_without_a_device_gaussians_stay_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

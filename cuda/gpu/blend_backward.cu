@@ -1,6 +1,7 @@
 // The way back from images to the sums of each Gaussian over its pixels.
 #include "gpu/blend_batch.h"
 #include "gpu/warp.h"
+#include "gpu/warp_sums.h"
 
 namespace scene3d {
 namespace gpu {

@@ -2,6 +2,7 @@
 #include "gpu/blend_batch.h"
 #include "gpu/surfels.h"
 #include "gpu/warp.h"
+#include "gpu/warp_sums.h"
 
 namespace scene3d {
 namespace gpu {
