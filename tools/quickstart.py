@@ -159,7 +159,8 @@ def torch_arguments(requirement, cuda, system=None):
         return [requirement, "--force-reinstall"]
     if (system or platform.system()) == "Darwin":
         return [requirement]
-    return [requirement, "--extra-index-url", CPU_INDEX]
+    # Where that index cannot be reached, pip asks it for every package; five times each take minutes.
+    return [requirement, "--retries", "2", "--extra-index-url", CPU_INDEX]
 
 
 def install_package(python, venv, command):
