@@ -77,7 +77,11 @@ def test_arguments_after_the_command_are_passed_on(quickstart: ModuleType):
 @pytest.mark.parametrize(
     ("cuda", "system", "words"),
     [
-        (False, "Linux", ["torch==2.13.0", "--retries", "2", "--extra-index-url", "https://download.pytorch.org/whl/cpu"]),
+        (
+            False,
+            "Linux",
+            ["torch==2.13.0", "--retries", "2", "--extra-index-url", "https://download.pytorch.org/whl/cpu"],
+        ),
         (False, "Darwin", ["torch==2.13.0"]),
         (True, "Linux", ["torch==2.13.0", "--force-reinstall"]),
     ],
