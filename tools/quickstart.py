@@ -30,6 +30,8 @@ ANY_TORCH = "torch>=2.2"
 # PyPI's torch for Linux brings gigabytes of CUDA libraries. This index has the same version with the suffix +cpu, which
 # pip prefers where both are seen; where the index cannot be reached, pip goes on with the others.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+# Of the tests; each takes about half a gigabyte.
+MAX_TEST_PROCESSES = 8
 SOURCES = ("pyproject.toml", "README.md", "scene3d", "cuda", "data/sample")
 NO_SOURCES = (".so", ".pyd", ".dylib", ".pyc")
 EXTRAS = {"demo": (), "test": ("mesh", "test"), "lint": ("test", "dev")}
@@ -260,9 +262,22 @@ def run_tests(steps, venv, rest):
     # From the source folder `import scene3d` would find the sources, which have no native code built in.
     elsewhere = ROOT / "build" / "tests"
     elsewhere.mkdir(parents=True, exist_ok=True)
-    arguments = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(ROOT / "tests"), *rest]
+    arguments = [
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        "--rootdir",
+        str(ROOT),
+        str(ROOT / "tests"),
+        *side_by_side(),
+        *rest,
+    ]
     program = venv_program(venv, "pytest")
     return steps.run("tests", call, program, *arguments, folder=elsewhere, variables=VARIABLES["test"])
+
+
+def side_by_side(n_cores=None):
+    """Arguments of pytest for a process per core; tests of a file share what they prepare, so they stay together."""
+    return ["-n", str(min(n_cores or os.cpu_count() or 1, MAX_TEST_PROCESSES)), "--dist", "loadfile"]
 
 
 def run_linters(steps, venv, rest):
