@@ -210,3 +210,8 @@ def test_interrupt_ends_calmly(
     monkeypatch.setattr(quickstart, "make_venv", interrupted)
     assert quickstart.main(["demo"]) == 130
     assert "the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("n_cores", "n_processes"), [(1, "1"), (2, "2"), (64, "8")])
+def test_tests_run_in_a_process_per_core_up_to_eight(quickstart: ModuleType, n_cores: int, n_processes: str):
+    assert quickstart.side_by_side(n_cores) == ["-n", n_processes, "--dist", "loadfile"]

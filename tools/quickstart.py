@@ -262,17 +262,11 @@ def run_tests(steps, venv, rest):
     # From the source folder `import scene3d` would find the sources, which have no native code built in.
     elsewhere = ROOT / "build" / "tests"
     elsewhere.mkdir(parents=True, exist_ok=True)
-    arguments = [
-        "-c",
-        str(ROOT / "pyproject.toml"),
-        "--rootdir",
-        str(ROOT),
-        str(ROOT / "tests"),
-        *side_by_side(),
-        *rest,
-    ]
+    where = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(ROOT / "tests")]
     program = venv_program(venv, "pytest")
-    return steps.run("tests", call, program, *arguments, folder=elsewhere, variables=VARIABLES["test"])
+    return steps.run(
+        "tests", call, program, *where, *side_by_side(), *rest, folder=elsewhere, variables=VARIABLES["test"]
+    )
 
 
 def side_by_side(n_cores=None):
