@@ -108,6 +108,15 @@ def test_missing_photos_and_broken_poses_are_left_out_with_notices(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("times", "n"), [((0.0, 0.5, 1.0), 1), ((0.5, 0.5), 0), ((0.5, "late", None), 0)])
+def test_instants_that_differ_are_noticed(tmp_path, times, n):
+    frames = [frame(f"images/{i}.png", time=time) for i, time in enumerate(times)]
+    posed = read_transforms(write_json_capture(tmp_path, frames, fl_x=20))
+    notices = [text for text in posed.notices if "instants" in text]
+    assert len(notices) == n
+    assert all(f"is of {len(set(times))} instants" in text for text in notices)
+
+
 def test_a_scale_in_the_pose_is_taken_out_with_a_notice(tmp_path):
     scaled = (np.diag([2.0, 2, 2, 1]) @ ABOVE).tolist()
     posed = read_transforms(write_json_capture(tmp_path, [frame(matrix=scaled)], fl_x=20))

@@ -142,6 +142,9 @@ def _read_frames(path: Path, data: dict[str, Any], split: str) -> PosedViews:
         notices.append(f"{len(broken)} photos have no valid pose (NaN, mirrored, no 4x4): {names_text(broken)}")
     if skewed:
         notices.append(f"{len(skewed)} poses hold a scale or shear, which was taken out: {names_text(skewed)}")
+    times = {frame["time"] for frame in data["frames"] if is_finite_number(frame.get("time"))}
+    if len(times) > 1 and split != "test":
+        notices.append(f"{path.name} is of {len(times)} instants: what moves will blur, a scene stands still here")
     if not views:
         detail = f"; {'; '.join(notices)}" if notices else ""
         problem = f"none of the {len(data['frames'])} frames can be used{detail}"
