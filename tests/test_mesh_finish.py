@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,29 @@ def test_usdz_holds_aligned_files(tmp_path: Path):
             name, extra = (int.from_bytes(data[info.header_offset + k :][:2], "little") for k in (26, 28))
             assert (info.header_offset + 30 + name + extra) % 64 == 0
     assert "int[] faceVertexIndices = [0, 1, 2, 0, 2, 3]" in text
+
+
+def test_usdz_passes_the_validators_of_openusd(tmp_path: Path):
+    usd = pytest.importorskip("pxr.Usd", reason="usd-core is not installed")
+    validation = pytest.importorskip("pxr.UsdValidation", reason="usd-core is older than 25.2")
+    mesh = Mesh(square(0.0).vertices, square(0.0).faces, uvs=torch.rand(4, 2))
+    mesh = replace(mesh, normals=vertex_normals(mesh), texture=torch.zeros(8, 8, 3, dtype=torch.uint8))
+    write_mesh(mesh, tmp_path / "textured.usdz")
+    write_mesh(replace(mesh, texture=None, colors=torch.zeros(4, 3, dtype=torch.uint8)), tmp_path / "colored.usdz")
+    context = validation.ValidationContext(validation.ValidationRegistry().GetOrLoadAllValidators())
+    for path in sorted(tmp_path.iterdir()):
+        errors = context.Validate(usd.Stage.Open(str(path)))
+        assert [error.GetMessage() for error in errors] == []
+
+
+def test_normals_are_unit_whatever_the_faces():
+    corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1e-8, 0, 5], [0, 1e-8, 5], [0, 0, 5], [9, 9, 9]])
+    # A face and its back, a face of next to no area, one of none, and a vertex of no face.
+    faces = torch.tensor([[0, 1, 2], [0, 2, 1], [5, 3, 4], [4, 4, 3]])
+    normals = vertex_normals(Mesh(corners, faces))
+    torch.testing.assert_close(normals.norm(dim=1), torch.ones(7))
+    assert bool((normals[:3, 2].abs() == 1).all())
+    torch.testing.assert_close(normals[3:6], torch.tensor([[0.0, 0, 1]] * 3))
 
 
 @pytest.mark.parametrize("up", [(0.0, 0.0, 1.0), (0.0, -2.0, 0.0), (0.3, -0.5, 0.2), (0.0, 1.0, 0.0)])

@@ -83,9 +83,19 @@ def face_areas(mesh: Mesh) -> Tensor:
 
 
 def vertex_normals(mesh: Mesh) -> Tensor:
-    """Unit normals of vertices: the mean of the faces around, by area; 0 where there is none. [V, 3]"""
-    total = torch.zeros_like(mesh.vertices)
-    per_face = face_normals(mesh)
-    for k in range(3):
-        total.index_add_(0, mesh.faces[:, k], per_face)
-    return torch.nn.functional.normalize(total, dim=1)
+    """Normals of vertices: the mean of the faces around, by area. Unit, as files demand: where faces cancel each other
+    out, that of the largest of them; z where there is none. [V, 3]"""
+    per_face = face_normals(mesh).double()
+    area = per_face.norm(dim=1)
+    corners, faces = mesh.faces.reshape(-1), torch.arange(mesh.n_faces).repeat_interleave(3)
+    total = torch.zeros(len(mesh.vertices), 3, dtype=torch.float64).index_add_(0, corners, per_face[faces])
+    sums = torch.zeros_like(total[:, 0]).index_add_(0, corners, area[faces])
+    largest = torch.zeros_like(sums).scatter_reduce_(0, corners, area[faces], "amax")
+    # Of slivers back to back, rounding is all that is left.
+    lost = total.norm(dim=1) <= 1e-6 * sums
+    is_largest = lost[corners] & (area[faces] == largest[corners])
+    total[corners[is_largest]] = per_face[faces[is_largest]]
+    length = total.norm(dim=1, keepdim=True)
+    upward = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    # Twice areas below the smallest normal double are no areas.
+    return torch.where(length > 1e-300, total / length.clamp_min(1e-300), upward).float()

@@ -89,7 +89,7 @@ _MATERIAL = (
     "            token outputs:surface\n        }",
     '        def Shader "Reader"\n        {',
     '            uniform token info:id = "UsdPrimvarReader_float2"',
-    '            token inputs:varname = "st"',
+    '            string inputs:varname = "st"',
     "            float2 outputs:result\n        }",
     '        def Shader "Texture"\n        {',
     '            uniform token info:id = "UsdUVTexture"',
