@@ -12,6 +12,7 @@ from test_stage_mesh import ball
 
 from scene3d.core.cameras import Cameras, look_at
 from scene3d.core.gaussians import Gaussians
+from scene3d.core.mesh import Mesh
 from scene3d.core.scene import Scene
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.compare import CompareSettings, compare_meshes
@@ -20,7 +21,14 @@ from scene3d.meshing.fusion import FusionSettings
 from scene3d.meshing.level_set import level_surface
 from scene3d.meshing.opacity_field import opacity_function, splat_opacity
 from scene3d.meshing.surfaces import SurfaceSettings, find_surface
-from scene3d.meshing.tetrahedra import TetraPoints, delaunay, march_tetrahedra, tetra_points, tetra_surface
+from scene3d.meshing.tetrahedra import (
+    TetraPoints,
+    delaunay,
+    march_tetrahedra,
+    tetra_points,
+    tetra_surface,
+    without_membranes,
+)
 from scene3d.ops.quaternions import to_rotmat
 from scene3d.render import cpu
 from scene3d.render.types import RasterSettings
@@ -192,3 +200,18 @@ def test_poisson_and_flexicubes_follow_the_fused_surface():
     assert few.n_faces < fused.n_faces
     with pytest.raises(ValueError, match="resolution: expected 16 to 256 cubes, got 8"):
         SurfaceSettings("flexicubes", resolution=8)
+
+
+def test_long_triangles_in_mid_air_are_dropped():
+    corners = torch.tensor([[0.0, 0, 0], [4, 0, 0], [0, 4, 0], [9, 9, 0], [9, 9.5, 0], [9.5, 9, 0]])
+    mesh = Mesh(corners, torch.tensor([[0, 1, 2], [3, 5, 4]]))
+
+    def is_solid(places: torch.Tensor) -> torch.Tensor:
+        return places[:, 2] < 0
+
+    def is_air(places: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(places), dtype=torch.bool)
+
+    assert without_membranes(mesh, is_solid, 2.0).n_faces == 2
+    assert without_membranes(mesh, is_air, 2.0).faces.tolist() == [[0, 2, 1]]
+    assert without_membranes(mesh, is_air, 6.0).n_faces == 2

@@ -9,11 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scene3d.core.cameras import Cameras
 from scene3d.core.mesh import Mesh
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
 from scene3d.meshing.block_grid import extract_surface
-from scene3d.meshing.depth_views import SurfaceViews
+from scene3d.meshing.depth_views import SurfaceViews, choose_views
 from scene3d.meshing.finish import decimate, remove_specks
 from scene3d.meshing.flexi_fit import FlexSettings, fit_open_surface
 from scene3d.meshing.fusion import FusionSettings, fuse, suggest_voxel_size, world_points
@@ -29,6 +30,10 @@ Method = Literal["tsdf", "levelset", "tetrahedra", "poisson", "flexicubes"]
 
 # Points of tetrahedra nearer than this share of a voxel become one.
 SPACING = 0.25
+# Longer triangles of tetrahedra, in voxels, must have something behind them.
+LONG_EDGE = 4.0
+# Views that are asked for the opacity of places at most: the time is in proportion.
+OPACITY_VIEWS = 48
 # Cells a side of Poisson surfaces at most.
 POISSON_CELLS = 320
 # Loose pieces of less than this share of the largest one's area are no part of what others are fitted to.
@@ -91,12 +96,18 @@ def find_surface(scene: Scene, views: SurfaceViews, settings: SurfaceSettings) -
         elif settings.method == "flexicubes":
             mesh = few_triangles(mesh, settings)
     elif settings.method == "levelset":
-        mesh = level_surface(opacity_function(scene, views.cameras), views, fusion, settings.level)
+        mesh = level_surface(opacity_function(scene, _some(views.cameras)), views, fusion, settings.level)
     else:
         points = tetra_points(scene.splats(), depth_region(views), SPACING * voxel_size)
-        mesh = tetra_surface(opacity_function(scene, views.cameras), points, settings.level, settings.max_bytes)
+        opacity = opacity_function(scene, _some(views.cameras))
+        mesh = tetra_surface(opacity, points, settings.level, settings.max_bytes, LONG_EDGE * voxel_size)
     logger.info("%s", f"voxels of {voxel_size:.4g}: {mesh.n_faces:,} triangles")
     return mesh
+
+
+def _some(cameras: Cameras) -> Cameras:
+    """At most OPACITY_VIEWS of them."""
+    return choose_views(cameras, OPACITY_VIEWS, int(cameras.sizes.max()))
 
 
 def smooth_surface(raw: Mesh, settings: SurfaceSettings, voxel_size: float) -> Mesh:

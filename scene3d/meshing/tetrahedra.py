@@ -7,6 +7,7 @@ all of them are small where splats are small. Where opacity crosses the level al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.gaussians import Gaussians
-from scene3d.core.mesh import Mesh
+from scene3d.core.mesh import Mesh, face_normals
 from scene3d.meshing.bisection import bisect
 from scene3d.meshing.level_set import LEVEL, check_level
 from scene3d.ops.quaternions import to_rotmat
@@ -24,6 +25,8 @@ from scene3d.ops.quaternions import to_rotmat
 BOX = 3.0
 # More transparent splats are no part of a surface.
 MIN_OPACITY = 0.1
+# Share of the longest edge by which the place behind a triangle lies behind it.
+BEHIND = 0.1
 # Measured: Delaunay takes 0.12 ms and 1.3 KB a point.
 BYTES_PER_POINT = 2000
 
@@ -70,7 +73,11 @@ def tetra_points(gaussians: Gaussians, region: Tensor, spacing: float) -> TetraP
 
 
 def tetra_surface(
-    opacity: Callable[[Tensor], Tensor], corners: TetraPoints, level: float = LEVEL, max_bytes: int = 2 << 30
+    opacity: Callable[[Tensor], Tensor],
+    corners: TetraPoints,
+    level: float = LEVEL,
+    max_bytes: int = 2 << 30,
+    longest: float = math.inf,
 ) -> Mesh:
     """The surface where opacity crosses a level between the corners of Delaunay tetrahedra.
 
@@ -79,6 +86,8 @@ def tetra_surface(
         corners: Points to connect.
         level: Between 0 and 1.
         max_bytes: Memory of the tetrahedra at most.
+        longest: Triangles with a longer edge stay only where the place behind them is inside: where nothing is placed,
+            in mid-air, tetrahedra reach from one surface to the next.
 
     Raises:
         ValueError: too few points, too many for the memory, or a level out of range.
@@ -97,7 +106,22 @@ def tetra_surface(
     def is_inside(places: Tensor) -> Tensor:
         return opacity(places) > level
 
-    return march_tetrahedra(corners, tetrahedra, is_inside(corners.points), is_inside)
+    mesh = march_tetrahedra(corners, tetrahedra, is_inside(corners.points), is_inside)
+    return without_membranes(mesh, is_inside, longest)
+
+
+def without_membranes(mesh: Mesh, is_inside: Callable[[Tensor], Tensor], longest: float) -> Mesh:
+    """The mesh without the triangles that have an edge longer than `longest` and nothing behind their middle."""
+    places = mesh.corners()
+    length = (places - places.roll(1, dims=1)).norm(dim=2).amax(dim=1)
+    long = (length > longest).nonzero()[:, 0]
+    if len(long) == 0:
+        return mesh
+    normals = torch.nn.functional.normalize(face_normals(mesh)[long], dim=1)
+    behind = places[long].mean(dim=1) - BEHIND * length[long, None] * normals
+    keep = torch.ones(mesh.n_faces, dtype=torch.bool)
+    keep[long] = is_inside(behind)
+    return mesh.with_faces(keep)
 
 
 def delaunay(points: Tensor) -> Tensor:
