@@ -9,16 +9,13 @@ import pytest
 import torch
 from small_scenes import blob, views_around
 from tiny_capture import tiny_capture, tiny_scene
-from torch.nn.functional import normalize
 
 from scene3d.compress.context import PRIOR_SHARE_MADE_UP, Encoder
 from scene3d.compress.goal import Goal
 from scene3d.compress.judge import MADE_MARGIN_DB, Judge, judge_by_cameras, judge_by_capture, judge_by_synthesis
 from scene3d.compress.methods import METHODS
 from scene3d.compress.sensitivity import measure_sensitivity, with_prior
-from scene3d.compress.viewpoints import synthesize_views
 from scene3d.core.errors import CaptureError, FormatError, OutputError
-from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.camera_path import read_cameras
 from scene3d.io.registry import read_scene, write_scene
@@ -129,22 +126,6 @@ def test_no_splat_starves_for_not_being_seen():
     assert float(floored.color[:20].min()) > 0
     assert float(floored.log_opacity[:20].min()) > 0
     assert torch.equal(with_prior(found, gaussians, 0.0).color, found.color)
-
-
-def test_made_up_views_see_opaque_splats():
-    gaussians = blob(300)
-    views = synthesize_views(gaussians, 4, RasterSettings())
-    middle = slice(views.width() * 7 // 16, views.width() * 9 // 16)
-    alphas = [rasterize(gaussians, views.select([i])).alpha[0, middle, middle].mean() for i in range(4)]
-    assert min(alphas) > 0.4
-
-
-def test_far_surroundings_do_not_take_the_views():
-    near, far = blob(900), blob(100, seed=1)
-    far = replace(far, means=400 * normalize(far.means, dim=1), log_scales=far.log_scales + 7)
-    scene = Gaussians(*(torch.cat(pair) for pair in zip(near.params().values(), far.params().values(), strict=True)))
-    eyes = synthesize_views(scene, 12, RasterSettings()).centers()
-    assert int((eyes.norm(dim=1) < 20).sum()) >= 8
 
 
 def test_made_up_views_keep_their_promise_to_real_cameras():

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mesh_shapes import is_closed
+from mesh_shapes import is_closed, ring_cameras
 from PIL import Image
 from tiny_capture import write_tiny_capture
 
 from scene3d.cli import main
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
+from scene3d.io.camera_path import cameras_json
 from scene3d.io.mesh_files import read_mesh
 from scene3d.io.registry import write_scene
 from scene3d.meshing.background import without_background
@@ -72,7 +73,7 @@ def test_a_bare_scene_becomes_a_textured_mesh_in_its_frame(scene_path: Path, cap
     assert json.loads(scene_path.with_name("mesh_facts.json").read_text())["n_faces"] == mesh.n_faces
 
 
-def test_a_capture_gives_the_views(tmp_path: Path):
+def test_a_capture_gives_the_views(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     scene = ball()
     write_scene(scene, tmp_path / "scene.ply")
     capture = write_tiny_capture(tmp_path / "capture", scene)
@@ -82,6 +83,8 @@ def test_a_capture_gives_the_views(tmp_path: Path):
     mesh = read_mesh(out)
     assert mesh.colors is not None
     assert float((mesh.vertices.norm(dim=1) - 1).abs().mean()) < 0.1
+    assert "1 held-out photos: mesh " in capsys.readouterr().out
+    assert json.loads((tmp_path / "mesh_facts.json").read_text())["held_out"]["scene_psnr"] > 40
 
 
 def test_watertight_meshes_are_closed(scene_path: Path, tmp_path: Path):
@@ -128,6 +131,7 @@ def test_a_transparent_scene_says_so_and_leaves_no_file(tmp_path: Path, capsys: 
         (["--voxel-size", "0"], "voxel_size: expected a length above 0"),
         (["--out", "mesh.stl"], "unknown mesh format"),
         (["--colors-from", "photos"], "photos need --capture"),
+        (["--capture", "c", "--cameras", "c.json"], "expected --capture or --cameras, got both"),
         (["--texture-size", "7"], "texture_size: expected"),
     ],
 )
@@ -149,9 +153,24 @@ def test_rooms_without_photos_are_told_to_bring_them(
     write_scene(Scene(replace(splats, means=far)), tmp_path / "room.ply")
     options = ["--max-size", "64", "--max-views", "6", "--min-agree", "0", "--no-turntable", "--texture-size", "64"]
     main(["mesh", str(scene_path), "--out", str(tmp_path / "ball.glb"), *options])
-    assert "Give its --capture" not in caplog.text
+    assert "made up" not in caplog.text
     main(["mesh", str(tmp_path / "room.ply"), *options])
-    assert "the scene has a background, which views from outside see from behind. Give its --capture" in caplog.text
+    assert "views are made up near the splats, photos were taken elsewhere. Give --cameras or --capture" in caplog.text
+
+
+def test_cameras_give_the_views(scene_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    file, out = tmp_path / "cameras.json", tmp_path / "mesh.ply"
+    views = ring_cameras(10)
+    file.write_text(cameras_json(views))
+    assert main(["mesh", str(scene_path), "--out", str(out), "--cameras", str(file), "--no-turntable"]) == 0
+    assert f"10 views of {file}" in caplog.text
+    assert float((read_mesh(out).vertices.norm(dim=1) - 1).abs().mean()) < 0.05
+    caplog.clear()
+    copy = tmp_path / "scene.ply"
+    copy.write_bytes(scene_path.read_bytes())
+    assert main(["mesh", str(copy), "--out", str(out), "--no-turntable"]) == 0
+    assert f"10 views of {file}" in caplog.text
 
 
 def test_empty_scenes_and_splats_that_are_no_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

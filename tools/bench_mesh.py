@@ -161,7 +161,7 @@ def measure(scene: Scene, way: Way, capture: Capture, truth: Mesh, settings: Com
         texture_size=config.texture_size,
         background=config.background,
     )
-    photos = [capture.load(i).rgb for i in capture.train] if config.colors_from == "photos" else None
+    photos = [capture.load(i) for i in capture.train] if config.colors_from == "photos" else None
     mesh, seconds = timed(lambda: mesh_scene(scene, cameras, how, photos))
     surface = without_background(mesh) if config.background else mesh
     result = row(way.name, compare_meshes(surface, truth, settings, capture.cameras.select(capture.train)), seconds)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from scene3d.compress.goal import Verdict
-from scene3d.compress.viewpoints import synthesize_views
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture
 from scene3d.core.errors import CaptureError
@@ -19,6 +18,7 @@ from scene3d.core.scene import Scene
 from scene3d.ops.image import masked_mean
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
+from scene3d.render.viewpoints import synthesize_views
 
 # Views of a scene without cameras.
 MADE_VIEWS = 36

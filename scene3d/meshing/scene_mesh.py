@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
+from scene3d.core.capture import Photo
 from scene3d.core.mesh import Mesh, vertex_normals
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
@@ -52,14 +53,14 @@ class MeshSettings:
             raise ValueError(f"texture_size: expected 0 or 64 to 16384 texels, got {self.texture_size}")
 
 
-def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: Sequence[Tensor] | None = None) -> Mesh:
+def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: Sequence[Photo] | None = None) -> Mesh:
     """The surface of a scene as a mesh with colours or texture.
 
     Args:
         scene: What to mesh.
         cameras: Views to take it from.
         settings: How.
-        photos: Pictures for the colours, one per camera [H, W, 3] uint8; None takes renders.
+        photos: For the colours, one per camera; what their masks hide is taken from renders, as all is for None.
 
     Raises:
         ValueError: nothing of the scene is opaque, or a setting asks for too much.
@@ -75,7 +76,9 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
     mesh = finish(raw, settings.finish)
     if settings.closed_resolution and not is_closed(mesh):
         raise ValueError("watertight: fewer triangles broke the closed surface. Use a larger --max-faces, or 0 for all")
-    pictures = views.pictures if photos is None else photos
+    pictures = (
+        views.pictures if photos is None else [_unmasked(*pair) for pair in zip(photos, views.pictures, strict=True)]
+    )
     if mesh.n_faces == 0:
         raise ValueError(
             "mesh: expected a surface, got none. Leave --voxel-size to its default, about 1.6 pixels: larger ones "
@@ -94,6 +97,10 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
         progress.advance()
     with Progress(len(cameras), "baking texture") as progress:
         return bake_texture(unwrapped, views.cameras, pictures, settings.texture_size, progress.advance)
+
+
+def _unmasked(photo: Photo, render: Tensor) -> Tensor:
+    return photo.rgb if photo.mask is None else torch.where(photo.mask[..., None] > 0, photo.rgb, render)
 
 
 def _background(scene: Scene, cameras: Cameras, mesh: Mesh, settings: ViewSettings) -> Background:

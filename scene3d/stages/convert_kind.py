@@ -9,7 +9,6 @@ from pathlib import Path
 from scene3d import __version__
 from scene3d.compress.field_pack import pack_field
 from scene3d.compress.goal import Goal
-from scene3d.compress.viewpoints import synthesize_views
 from scene3d.core.cameras import Cameras
 from scene3d.core.errors import FormatError
 from scene3d.core.scene import Scene, SceneInfo
@@ -22,6 +21,7 @@ from scene3d.recon.teacher import Teacher, teacher_of_mesh, teacher_of_scene
 from scene3d.render.free_views import smaller, views_among, views_around
 from scene3d.render.surround import from_points, is_object
 from scene3d.render.types import RasterSettings
+from scene3d.render.viewpoints import synthesize_views
 from scene3d.report.facts import size_text
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 import tyro
 from PIL import Image
 
-from scene3d.core.capture import Capture
+from scene3d.core.capture import Capture, Photo
 from scene3d.core.errors import OutputError
 from scene3d.core.mesh import Mesh
 from scene3d.io.atomic import atomic_write, write_json
@@ -22,19 +21,17 @@ from scene3d.io.registry import read_scene
 from scene3d.meshing.background import without_background
 from scene3d.meshing.beside import beside
 from scene3d.meshing.consistency import ConsistencySettings
-from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views, dome_cameras
+from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views
 from scene3d.meshing.finish import FinishSettings
+from scene3d.meshing.held_out import HeldOutScore, held_out_score
 from scene3d.meshing.level_set import LEVEL
 from scene3d.meshing.preview import COLUMNS, N_VIEWS, turntable
 from scene3d.meshing.scene_mesh import MeshSettings, mesh_scene
 from scene3d.meshing.surfaces import Method, SurfaceSettings
 from scene3d.ops.threads import set_threads, single_threaded_torch
-from scene3d.render.scene_points import scene_points
-from scene3d.render.surround import from_cameras, from_points, is_object
 from scene3d.report.mesh_facts import mesh_facts
 from scene3d.report.run_folder import MESH_BESIDE, MESH_FACTS, MESH_PREVIEW
-
-logger = logging.getLogger(__name__)
+from scene3d.stages.mesh_views import choose
 
 # Default of --far over the distance of the cameras from the middle of the scene.
 FAR_SHARE = 1.6
@@ -50,8 +47,10 @@ class Config:
     out: Path | None = None
     """A .glb, .ply, .obj or .usdz. Default: mesh.glb beside the folder of the scene."""
     capture: Path | None = None
-    """Folder with the photos and poses of the scene: depth is taken from the training views. Without it, cameras are
-    placed all around, which suits objects."""
+    """Folder with the photos and poses of the scene: depth is taken from the training views."""
+    cameras: Path | None = None
+    """A cameras.json or camera_path.json instead. Default: the cameras.json that a fit left with the scene, else views
+    from all around where the scene stands free, else views made up near the splats, which show less."""
     method: Method = "tsdf"
     """tsdf = average depth images into signed distances, then marching cubes. levelset = where the rays of all views
     have lost half of their light, on a lattice. tetrahedra = the same between points of the splats, for thin parts.
@@ -86,8 +85,9 @@ class Config:
     """watertight: cells along each side, a multiple of 8; pieces thinner than two cells may be lost."""
     texture_size: int = 2048
     """Side of the texture, texels; 0 = colours at vertices instead. A .ply has colours at vertices always."""
-    colors_from: Literal["renders", "photos"] = "renders"
-    """Pictures that colours are taken from; photos are sharper where poses and exposure are good."""
+    colors_from: Literal["auto", "renders", "photos"] = "auto"
+    """Pictures that colours are taken from; photos are sharper where poses and exposure are good; what
+    their masks hide is taken from renders. auto = photos where there is a --capture."""
     background: bool = False
     """Put a shell behind the mesh that shows what lies around it, 5,120 triangles, so that pictures of it show the room
     too. It faces inwards; viewers see through it from outside."""
@@ -112,6 +112,8 @@ def run(config: Config) -> None:
     """Read, mesh, write, print the size."""
     out = config.out or _default_out(config.scene)
     check_mesh_suffix(out)
+    if config.capture is not None and config.cameras is not None:
+        raise ValueError("cameras: expected --capture or --cameras, got both. The photos' own poses are in the capture")
     if config.colors_from == "photos" and config.capture is None:
         raise ValueError("colors_from: photos need --capture")
     _check_not_input(out, config.scene)
@@ -119,34 +121,31 @@ def run(config: Config) -> None:
     scene = read_scene(config.scene)
     capture = None if config.capture is None else read_capture(config.capture, CaptureOptions(max_size=config.max_size))
     up = config.up or scene.info.up
-    if capture is None:
-        points = scene_points(scene)
-        surround = from_points(points, up)
-        cameras = choose_views(dome_cameras(surround), config.max_views, config.max_size)
-        logger.info("no capture given: %d views from all around", len(cameras))
-        if not is_object(points):
-            logger.warning("the scene has a background, which views from outside see from behind. Give its --capture")
-    else:
-        surround = from_cameras(capture.cameras.select(capture.train), up)
-        cameras = choose_views(capture.cameras.select(capture.train), config.max_views, config.max_size)
+    cameras, surround = choose(scene, config.scene, capture, config.cameras, up)
+    cameras = choose_views(cameras, config.max_views, config.max_size)
     far = config.far if config.far is not None else FAR_SHARE * math.hypot(surround.distance, surround.height)
-    photos = _photos(capture, cameras.names) if capture is not None and config.colors_from == "photos" else None
+    photos = _photos(capture, cameras.names) if capture is not None and config.colors_from != "renders" else None
     with single_threaded_torch():
         mesh = mesh_scene(scene, cameras, _settings(config, out, far), photos)
     write_mesh(mesh, out, tuple(surround.up.tolist()), double_sided=not config.background)
+    score = None if capture is None else held_out_score(mesh, scene, capture, config.backend)
     if config.turntable:
         subject = without_background(mesh) if config.background else mesh
         _write_picture(beside(scene, mesh, cameras, config.backend), out.with_name(out.stem + MESH_BESIDE))
-        _write_turntable(subject, out, tuple(surround.up.tolist()))
+        _write_turntable(subject, out, tuple(surround.up.tolist()), score)
     colors = "colours at vertices" if mesh.texture is None else f"texture of {mesh.texture.shape[0]} texels"
     print(
         f"{mesh.n_faces:,} triangles, {len(mesh.vertices):,} vertices, {colors}, "
         f"{out.stat().st_size / 1e6:.1f} MB -> {out}"
     )
+    if score is not None:
+        print(f"{score.n_photos} held-out photos: mesh {score.mesh_psnr:.2f} dB, scene {score.scene_psnr:.2f} dB")
 
 
-def _write_turntable(mesh: Mesh, out: Path, up: tuple[float, float, float]) -> None:
+def _write_turntable(mesh: Mesh, out: Path, up: tuple[float, float, float], score: HeldOutScore | None) -> None:
     facts = mesh_facts(mesh, out.stat().st_size).as_json()
+    if score is not None:
+        facts["held_out"] = score.as_json()
     layout = {"preview_columns": COLUMNS, "preview_views": N_VIEWS}
     _write_picture(turntable(mesh, up), out.with_name(out.stem + MESH_PREVIEW))
     write_json(out.with_name(out.stem + MESH_FACTS), {"file": out.name, **facts, **layout})
@@ -176,9 +175,9 @@ def _settings(config: Config, out: Path, far: float) -> MeshSettings:
     )
 
 
-def _photos(capture: Capture, names: tuple[str, ...]) -> list[torch.Tensor]:
+def _photos(capture: Capture, names: tuple[str, ...]) -> list[Photo]:
     place = {name: i for i, name in enumerate(capture.cameras.names)}
-    return [capture.load(place[name]).rgb for name in names]
+    return [capture.load(place[name]) for name in names]
 
 
 def _default_out(scene: Path) -> Path:

@@ -89,6 +89,7 @@ class MeshOptions(mesh.Config):
     scene: Suppress[Path] = Path()
     out: Suppress[Path | None] = None
     capture: Suppress[Path | None] = None
+    cameras: Suppress[Path | None] = None
     backend: Suppress[str] = "auto"
 
 
