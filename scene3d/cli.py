@@ -37,6 +37,7 @@ COMMANDS = {
     "fit": Command("scene3d.stages.fit", "fit Gaussian splats or a radiance field to a posed capture"),
     "evaluate": Command("scene3d.stages.evaluate", "measure a scene against the held-out photos"),
     "render": Command("scene3d.stages.render", "render images or a video of a scene"),
+    "shell": Command("scene3d.stages.shell", "put two meshes around a scene: fields render faster in between"),
     "mesh": Command("scene3d.stages.mesh", "turn a scene into a textured mesh: .glb, .ply, .obj, .usdz"),
     "report": Command("scene3d.stages.report", "one HTML page about a run"),
     "export": Command("scene3d.stages.export", "write a scene in another format, or as one self-contained web page"),

@@ -150,7 +150,8 @@ def test_an_image_in_one_go_is_that_of_its_rays():
         field = random_field(kind, has_occupancy=True)
         camera = tiny_cameras().select([2]).to(dtype=torch.float64)
         native, decoder = field_cpu.NativeField(field), field_cpu.NativeDecoder(field.decoder)
-        rgb, alpha, depth = native.image(decoder, camera, (0.2, 0.5, 1.0))
+        image = native.image(decoder, camera, (0.2, 0.5, 1.0))
+        rgb, alpha, depth = image.rgb, image.alpha, image.depth
         columns, rows = tiled_pixels(camera.width(), camera.height())
         origins, directions = camera_rays(camera, torch.zeros_like(columns), columns, rows)
         sums = native.march(origins.contiguous(), directions.contiguous(), None)
@@ -169,7 +170,7 @@ def test_an_image_from_inside_of_the_field_is_that_of_its_rays():
     viewmats[:, :3, 3] = torch.tensor([0.1, 0.0, 0.3])
     camera = replace(camera, viewmats=viewmats)
     native, decoder = field_cpu.NativeField(field), field_cpu.NativeDecoder(field.decoder)
-    _, alpha, _ = native.image(decoder, camera, (0.0, 0.0, 0.0))
+    alpha = native.image(decoder, camera, (0.0, 0.0, 0.0)).alpha
     columns, rows = tiled_pixels(camera.width(), camera.height())
     origins, directions = camera_rays(camera, torch.zeros_like(columns), columns, rows)
     sums = native.march(origins.contiguous(), directions.contiguous(), None)

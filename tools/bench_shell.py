@@ -1,4 +1,4 @@
-"""Measure adaptive shells: samples and time of the whole box, of its occupied cells, and of shells.
+"""Measure adaptive shells: samples and time of the whole box, of its occupied cells, of bricks, each within a shell.
 
 python tools/bench_shell.py FIELD.s3d CAPTURE
 """
@@ -6,23 +6,18 @@ python tools/bench_shell.py FIELD.s3d CAPTURE
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
-from torch import Tensor
 
-from scene3d.core.cameras import Cameras
-from scene3d.core.fields import Field
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene
-from scene3d.meshing.shell import boxed, extract_shell, render_shell
-from scene3d.ops.image import psnr
-from scene3d.ops.rays import camera_rays, tiled_pixels
+from scene3d.meshing.shell import extract_shell
 from scene3d.ops.threads import available_threads, set_threads
-from scene3d.render.field_cpu import NativeDecoder, NativeField
+from scene3d.render.field_bricks import bake
+from scene3d.render.shell_gain import measure_shell
 
 
 @dataclass(frozen=True)
@@ -33,12 +28,10 @@ class Config:
     """A radiance field."""
     capture: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CAPTURE")]
     """Its held-out views are rendered."""
-    n_views: int = 3
-    """So many of them."""
-    depths: tuple[float, ...] = (1.5, 2.0, 3.0)
-    """Of the inner mesh, cells."""
-    rounds: int = 3
-    """The fastest of so many counts."""
+    lights: tuple[float, ...] = (1 / 64, 1 / 4, 1 / 2)
+    """Shares of light where the inner mesh lies."""
+    size: int | None = None
+    """Side of the views, pixels; as the photos by default."""
     threads: int | None = None
     """Of the native code."""
 
@@ -46,56 +39,25 @@ class Config:
 def run(config: Config) -> None:
     """Print a table."""
     set_threads(config.threads or available_threads())
-    field = read_scene(config.scene).field()
+    scene = read_scene(config.scene)
+    field = scene.field()
     capture = read_capture(config.capture, CaptureOptions())
-    views = capture.cameras.select(capture.test[:: max(1, len(capture.test) // config.n_views)][: config.n_views])
-    print("| sampled | samples a ray | seconds a view | against occupied cells |")
-    truth: list[Tensor] = []
-    hits = 1
-    for name, value in (("occupied cells", field), ("whole box", boxed(field))):
-        images, n_samples, hits, seconds = march(value, views, config.rounds)
-        truth = truth or images
-        print(f"| {name} | {n_samples / hits:.1f} | {seconds / len(views):.3f} | {fidelity(images, truth)} |")
-    for depth in config.depths:
+    views = capture.cameras.select(capture.test)
+    if config.size is not None:
+        views = views.resized(views.sizes * config.size // views.sizes.amax())
+    ways = {"whole box": replace(field, occupancy=None), "occupied cells": field, "bricks": bake(field)}
+    print("| sampled | samples a ray | ms a view | in a shell: samples | ms | fidelity |")
+    for light in config.lights:
         began = time.perf_counter()
-        shell = extract_shell(field, depth)
+        shell = extract_shell(scene, light)
         extraction = time.perf_counter() - began
-        best, images, n_samples = float("inf"), [], 0
-        for _ in range(config.rounds):
-            began = time.perf_counter()
-            seen = [render_shell(field, shell, views.select([i])) for i in range(len(views))]
-            best = min(best, time.perf_counter() - began)
-            images, n_samples = [view.rgb for view in seen], sum(view.n_samples for view in seen)
-        name = f"shell of {depth:g} cells, {shell.outer.n_faces + shell.inner.n_faces:,} triangles, {extraction:.1f} s"
-        print(f"| {name} | {n_samples / hits:.1f} | {best / len(views):.3f} | {fidelity(images, truth)} |")
-
-
-def fidelity(images: list[Tensor], truth: list[Tensor]) -> str:
-    """Mean PSNR."""
-    scores = [float(psnr(a, b)) for a, b in zip(images, truth, strict=True)]
-    mean = sum(scores) / len(scores)
-    return "the same" if mean == float("inf") else f"{mean:.1f} dB"
-
-
-def march(field: Field, views: Cameras, rounds: int) -> tuple[list[Tensor], int, int, float]:
-    """Images over black, samples and rays that met something, and the least time of all views."""
-    native, decoder = NativeField(field), NativeDecoder(field.decoder)
-    best, images, n_samples, hits = float("inf"), [], 0, 0
-    for _ in range(rounds):
-        began = time.perf_counter()
-        images, n_samples, hits = [], 0, 0
-        for i in range(len(views)):
-            columns, rows = tiled_pixels(views.width(i), views.height(i))
-            which = torch.full((len(columns),), i)
-            origins, directions = camera_rays(views, which, columns, rows)
-            tape = native.new_tape()
-            sums = native.march(origins, directions, None, tape)
-            image = torch.zeros(views.height(i), views.width(i), 3)
-            image[rows, columns] = decoder.decode(sums.features, sums.opacity, directions)
-            images.append(image)
-            n_samples, hits = n_samples + tape.n_samples, hits + int((sums.opacity > 1e-3).sum())
-        best = min(best, time.perf_counter() - began)
-    return images, n_samples, hits, best
+        n_faces = shell.outer.n_faces + shell.inner.n_faces
+        print(f"| shell to {light:.4f} of the light: {n_faces:,} triangles, made in {extraction:.1f} s | | | | | |")
+        for name, value in ways.items():
+            gain = measure_shell(value, shell, views)
+            before = f"{gain.without.samples:.1f} | {1e3 * gain.without.seconds:.0f}"
+            after = f"{gain.within.samples:.1f} | {1e3 * gain.within.seconds:.0f}"
+            print(f"| {name} | {before} | {after} | {gain.fidelity:.1f} dB |")
 
 
 if __name__ == "__main__":

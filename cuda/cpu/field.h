@@ -86,6 +86,7 @@ struct RayResult {
   T* features;  // sum of weight times feature [n_features]
   T opacity;    // sum of weights
   T distance;   // sum of weight times t
+  int n_samples = 0;  // whose density was looked up; filled by bricks
 };
 
 // A sample with a gradient: of density, its own; of colour, its weight times that of its ray.
@@ -155,9 +156,12 @@ template <class T>
 struct FieldTable {
   // Samples of a ray, at most kMaxRaySamples; returns their number.
   int (*forward_ray)(const FieldCall<T>& call, const FieldRay<T>& ray, FieldSample<T>* samples, RayResult<T>& out);
-  // v_feature of each sample from the gradients of a ray's results.
+  // v_feature of each sample from the gradients of a ray's results. v_colored: gradients by the weights of the samples
+  // that have colour, where each has one of its own; nullptr: they follow from v_features.
   void (*backward_ray)(const FieldCall<T>& call, FieldSample<T>* samples, int n, const T* v_features, T v_opacity,
-                       T v_distance);
+                       T v_distance, const T* v_colored);
+  // Rows of the samples that have colour: weight times features [n, n_features], weight [n]; returns their number.
+  int (*color_rows)(const FieldCall<T>& call, const FieldSample<T>* samples, int n, T* features, T* weights);
   // Adds the gradients of groups of sixteen ranks of one mode of a set. v_features: rows of these rays.
   void (*scatter)(const FieldCall<T>& call, int set, int mode, int group, int end_group, const SampleRows<T>& rows,
                   const T* v_features);

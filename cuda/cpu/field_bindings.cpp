@@ -212,13 +212,29 @@ void call_forward(const NativeField<T>& field, const Rows3<const T>& origins, co
 }
 
 template <class T>
+void call_gather_rows(const NativeField<T>& field, const FieldTape<T>& tape, const Table<T>& features,
+                      const Column<T>& weights, const Column<int64_t>& rays) {
+  const size_t n = static_cast<size_t>(count_rows(field.call, tape));
+  expect(features.shape(0) == n && static_cast<int>(features.shape(1)) == field.call.n_features() && weights.size() == n &&
+             rays.size() == n,
+         "rows: expected one for each sample that has colour");
+  nb::gil_scoped_release release;
+  gather_rows(field.call, tape, ColorRows<T>{features.data(), weights.data()}, rays.data());
+}
+
+// v_features: of rays, or with v_weights of the rows of samples that have colour.
+template <class T>
 void call_backward(const NativeField<T>& field, FieldTape<T>& tape, const Table<const T>& v_features,
                    const Column<const T>& v_opacity, const Column<const T>& v_distance,
-                   const std::vector<Values<T>>& grads, const std::vector<Bytes>& touched, double distortion) {
+                   const std::optional<Column<const T>>& v_weights, const std::vector<Values<T>>& grads,
+                   const std::vector<Bytes>& touched, double distortion) {
   FieldCall<T> call = field.call;
   call.distortion = static_cast<T>(distortion);
   const size_t n = static_cast<size_t>(tape.n_rays), n_slabs = static_cast<size_t>(call.n_slabs());
-  expect(v_features.shape(0) == n && static_cast<int>(v_features.shape(1)) == call.n_features(), "v_features: wrong shape");
+  const size_t n_rows = v_weights ? static_cast<size_t>(count_rows(call, tape)) : n;
+  expect(v_features.shape(0) == n_rows && static_cast<int>(v_features.shape(1)) == call.n_features(),
+         "v_features: wrong shape");
+  expect(!v_weights || v_weights->size() == n_rows, "v_weights: expected one number per row");
   expect(v_opacity.size() == n && v_distance.size() == n, "v_opacity, v_distance: expected one number per ray");
   expect(grads.size() == 2 * n_slabs && touched.size() == 2 * n_slabs, "grads, touched: wrong number of arrays");
   for (size_t i = 0; i < 2 * n_slabs; i++) {
@@ -229,7 +245,9 @@ void call_backward(const NativeField<T>& field, FieldTape<T>& tape, const Table<
     slab.grads = grads[i].data(), slab.touched = touched[i].data();
   }
   nb::gil_scoped_release release;
-  march_backward(call, tape, FieldSums<const T>{v_features.data(), v_opacity.data(), v_distance.data()});
+  const ColorRows<const T> rows = {v_features.data(), v_weights ? v_weights->data() : nullptr};
+  march_backward(call, tape, FieldSums<const T>{v_features.data(), v_opacity.data(), v_distance.data()},
+                 v_weights ? &rows : nullptr);
 }
 
 template <class T>
@@ -254,8 +272,12 @@ void bind_type(nb::module_& m, const char* suffix) {
            nb::arg())
       .def("forward", &call_forward<T>, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert().none(),
            nb::arg().noconvert().none(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().none())
+      .def("set_per_sample", [](NativeField<T>& field, bool is_per_sample) { field.is_per_sample = is_per_sample; })
+      .def("count_rows", [](const NativeField<T>& field, const FieldTape<T>& tape) { return count_rows(field.call, tape); })
+      .def("gather_rows", &call_gather_rows<T>, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(),
+           nb::arg().noconvert())
       .def("backward", &call_backward<T>, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
-           nb::arg().noconvert(), nb::arg().noconvert(), nb::arg())
+           nb::arg().noconvert().none(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg())
       .def(
           "hits",
           [](const NativeField<T>& field, const Rows3<const T>& origins, const Rows3<const T>& directions,
@@ -269,15 +291,15 @@ void bind_type(nb::module_& m, const char* suffix) {
       .def(
           "mark_seen",
           [](const NativeField<T>& field, const Rows3<const T>& origins, const Rows3<const T>& directions, double least,
-             const Array<uint8_t, nb::ndim<3>>& cells) {
+             bool is_light, const Array<uint8_t, nb::ndim<3>>& cells) {
             const FieldRays<T> rays = rays_of<T>(origins, directions, std::nullopt);
             expect(cells.size() > 0, "cells: expected at least one");
             const int size[3] = {static_cast<int>(cells.shape(2)), static_cast<int>(cells.shape(1)),
                                  static_cast<int>(cells.shape(0))};
             nb::gil_scoped_release release;
-            mark_seen(field.call, rays, static_cast<T>(least), size, cells.data());
+            mark_seen(field.call, rays, static_cast<T>(least), is_light, size, cells.data());
           },
-          nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert())
+          nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg().noconvert())
       .def(
           "look_up",
           [](const NativeField<T>& field, const Rows3<const T>& points, bool colors, const Values<T>& out) {

@@ -83,7 +83,7 @@ struct BrickWalk {
   const FieldBricks& bricks;
   float first_t, inverse[3];  // where sample 0 lies
   GridLine voxels, mask;
-  int k = 0, n = 0;
+  int k = 0, n = 0, n_looked = 0;
 
   S3D_MEMBER BrickWalk(const FieldCall<float>& call_, const FieldBricks& bricks_, const FieldRay<float>& ray)
       : call(call_), bricks(bricks_) {
@@ -132,6 +132,7 @@ struct BrickWalk {
       const Cells in_mask = find_cells(mask, at_k);
       taken = taken & test_bits(call.occupancy, in_mask, words_of(call.occupancy, in_mask));
     }
+    n_looked += __builtin_popcount(bits(taken));
     const i32x16 node = ((at.cell[2] & 3) * kBrickNodes + (at.cell[1] & 3)) * kBrickNodes + (at.cell[0] & 3);
     const i32x16 first = keep(taken, shift_down<1>(entries) * kBrickSize + node);
     const f32x16 density = softplus(mix_corners(bricks.values, first, at.f));
@@ -153,6 +154,7 @@ struct ColorSamples {
 
 struct BrickSums {
   float transmittance = 1, moment = 0;
+  int n_samples = 0;
 };
 
 static BrickSums march_bricks(const FieldCall<float>& call, const FieldBricks& bricks, const FieldRay<float>& ray,
@@ -174,7 +176,7 @@ static BrickSums march_bricks(const FieldCall<float>& call, const FieldBricks& b
     sums.transmittance = lanes[kLanes - 1];
     if (samples.n + kLanes > kMaxRaySamples) break;
   }
-  sums.moment = lane_sum(moments);
+  sums.moment = lane_sum(moments), sums.n_samples = walk.n_looked;
   return sums;
 }
 
@@ -204,7 +206,7 @@ static void brick_ray(const FieldCall<float>& call, const FieldBricks& bricks, c
   ColorSamples samples = {scratch, scratch + kMaxRaySamples + kLanes};
   BrickSums sums = march_bricks(call, bricks, ray, kColorQuantum, samples);
   const float gathered = 1 - sums.transmittance;
-  out.opacity = out.distance = 0;
+  out.opacity = out.distance = 0, out.n_samples = sums.n_samples;
   if (!(gathered > 0)) return;
   if (samples.n == 0) march_bricks(call, bricks, ray, gathered / 4, samples);
   if (samples.n == 0) return;

@@ -13,8 +13,8 @@ namespace S3D_NS {
 
 template <class T>
 constexpr FieldTable<T> field_table_of() {
-  return {forward_ray<T>, backward_ray<T>, scatter<T>,         hits<T>,           density_at<T>,
-          features_at<T>, decode<T>,       decode_backward<T>, field_adam_rows<T>};
+  return {forward_ray<T>, backward_ray<T>, color_rows<T>, scatter<T>,         hits<T>,
+          density_at<T>,  features_at<T>,  decode<T>,     decode_backward<T>, field_adam_rows<T>};
 }
 
 }  // namespace S3D_NS

@@ -63,6 +63,34 @@ struct ScatterTask {
   int set, mode, group, end_group;
 };
 
+// Where the rows of each chunk begin, and their number.
+template <class T>
+std::vector<int64_t> row_begins(const FieldCall<T>& call, const FieldTape<T>& tape) {
+  std::vector<int64_t> begins(tape.chunks.size() + 1, 0);
+  for (size_t c = 0; c < tape.chunks.size(); c++) {
+    const auto& chunk = tape.chunks[c];
+    int64_t n = 0;
+    for (int64_t i = 0; i < chunk.begin[chunk.n_rays]; i++)
+      n += chunk.samples[static_cast<size_t>(i)].weight() > call.min_weight;
+    begins[c + 1] = begins[c] + n;
+  }
+  return begins;
+}
+
+// Gradients of colour where each sample has a row of its own: as if it were a ray. v_features: rows of the chunk.
+template <class T>
+void scatter_rows(const FieldCall<T>& call, const ScatterTask& task, const typename FieldTape<T>::Chunk& chunk,
+                  const T* v_features) {
+  int64_t each[kRayChunk + 1];
+  for (int i = 0; i <= kRayChunk; i++) each[i] = i;
+  const int64_t n = chunk.grad_begin[1][chunk.n_rays];
+  for (int64_t begin = 0; begin < n; begin += kRayChunk) {
+    const int n_here = static_cast<int>(std::min<int64_t>(kRayChunk, n - begin));
+    field_table<T>().scatter(call, 1, task.mode, task.group, task.end_group, {chunk.grads[1].data() + begin, each, n_here},
+                             v_features + begin * call.n_features());
+  }
+}
+
 // Colour first: its tasks are the longer ones. Groups share the work of finding cells where there are threads for the
 // modes alone; what is added to a value, and in which order, is the same either way.
 template <class T>
@@ -112,16 +140,41 @@ void march(const FieldCall<T>& call, const FieldRays<T>& rays, const FieldSums<T
 }
 
 template <class T>
-void march_backward(const FieldCall<T>& call, FieldTape<T>& tape, const FieldSums<const T>& v) {
+int64_t count_rows(const FieldCall<T>& call, const FieldTape<T>& tape) {
+  return row_begins(call, tape).back();
+}
+
+template <class T>
+void gather_rows(const FieldCall<T>& call, const FieldTape<T>& tape, const ColorRows<T>& out, int64_t* rays) {
+  const auto color_rows = field_table<T>().color_rows;
+  const std::vector<int64_t> begins = row_begins(call, tape);
+  parallel_for(static_cast<int64_t>(tape.chunks.size()), [&](int64_t c) {
+    const auto& chunk = tape.chunks[static_cast<size_t>(c)];
+    int64_t row = begins[static_cast<size_t>(c)];
+    for (int i = 0; i < chunk.n_rays; i++) {
+      const int n = static_cast<int>(chunk.begin[i + 1] - chunk.begin[i]);
+      const int n_rows = color_rows(call, chunk.samples.data() + chunk.begin[i], n, out.features + row * call.n_features(),
+                                    out.weights + row);
+      std::fill(rays + row, rays + row + n_rows, c * kRayChunk + i);
+      row += n_rows;
+    }
+  });
+}
+
+template <class T>
+void march_backward(const FieldCall<T>& call, FieldTape<T>& tape, const FieldSums<const T>& v,
+                    const ColorRows<const T>* rows) {
   const FieldTable<T>& table = field_table<T>();
   const int64_t n_features = call.n_features();
+  const std::vector<int64_t> begins = rows ? row_begins(call, tape) : std::vector<int64_t>();
   parallel_for(static_cast<int64_t>(tape.chunks.size()), [&](int64_t c) {
     typename FieldTape<T>::Chunk& chunk = tape.chunks[static_cast<size_t>(c)];
     for (auto& grads : chunk.grads) grads.reserve(static_cast<size_t>(chunk.begin[chunk.n_rays] + 1));
     for (int i = 0; i < chunk.n_rays; i++) {
       const int64_t ray = c * kRayChunk + i, begin = chunk.begin[i];
+      const T* const v_colored = rows ? rows->weights + begins[static_cast<size_t>(c)] + chunk.grad_begin[1][i] : nullptr;
       table.backward_ray(call, chunk.samples.data() + begin, static_cast<int>(chunk.begin[i + 1] - begin),
-                         v.features + ray * n_features, v.opacity[ray], v.distance[ray]);
+                         rows ? nullptr : v.features + ray * n_features, v.opacity[ray], v.distance[ray], v_colored);
       list_grads(call, chunk, i);
     }
   });
@@ -130,8 +183,12 @@ void march_backward(const FieldCall<T>& call, FieldTape<T>& tape, const FieldSum
     const ScatterTask& task = tasks[static_cast<size_t>(i)];
     for (size_t c = 0; c < tape.chunks.size(); c++) {
       const auto& chunk = tape.chunks[c];
-      const SampleRows<T> rows = {chunk.grads[task.set].data(), chunk.grad_begin[task.set], chunk.n_rays};
-      table.scatter(call, task.set, task.mode, task.group, task.end_group, rows,
+      if (rows && task.set == 1) {
+        scatter_rows(call, task, chunk, rows->features + begins[c] * n_features);
+        continue;
+      }
+      const SampleRows<T> list = {chunk.grads[task.set].data(), chunk.grad_begin[task.set], chunk.n_rays};
+      table.scatter(call, task.set, task.mode, task.group, task.end_group, list,
                     v.features + static_cast<int64_t>(c) * kRayChunk * n_features);
     }
   });
@@ -146,7 +203,7 @@ void find_hits(const FieldCall<T>& call, const FieldRays<T>& rays, uint8_t* out)
 }
 
 template <class T>
-void mark_seen(const FieldCall<T>& call, const FieldRays<T>& rays, T least, const int* size, uint8_t* cells) {
+void mark_seen(const FieldCall<T>& call, const FieldRays<T>& rays, T least, bool is_light, const int* size, uint8_t* cells) {
   const auto forward_ray = field_table<T>().forward_ray;
   T scale[3];
   for (int a = 0; a < 3; a++) scale[a] = static_cast<T>(size[a]) / static_cast<T>(call.n[a] - 1);
@@ -156,7 +213,7 @@ void mark_seen(const FieldCall<T>& call, const FieldRays<T>& rays, T least, cons
       RayResult<T> result = {nullptr, 0, 0};
       const int n = forward_ray(call, ray_of(rays, i), samples, result);
       for (int k = 0; k < n; k++) {
-        if (!(samples[k].weight() > least)) continue;
+        if (!((is_light ? samples[k].transmittance : samples[k].weight()) > least)) continue;
         int64_t cell = 0;
         for (int a = 2; a >= 0; a--)
           cell = cell * size[a] + std::clamp(static_cast<int>(samples[k].nodes[a] * scale[a]), 0, size[a] - 1);
@@ -181,9 +238,12 @@ template struct FieldTape<float>;
 template struct FieldTape<double>;
 #define S3D_INSTANTIATE(T)                                                                                   \
   template void march<T>(const FieldCall<T>&, const FieldRays<T>&, const FieldSums<T>&, FieldTape<T>*);      \
-  template void march_backward<T>(const FieldCall<T>&, FieldTape<T>&, const FieldSums<const T>&);            \
+  template void march_backward<T>(const FieldCall<T>&, FieldTape<T>&, const FieldSums<const T>&,             \
+                                  const ColorRows<const T>*);                                                \
+  template int64_t count_rows<T>(const FieldCall<T>&, const FieldTape<T>&);                                  \
+  template void gather_rows<T>(const FieldCall<T>&, const FieldTape<T>&, const ColorRows<T>&, int64_t*);     \
   template void find_hits<T>(const FieldCall<T>&, const FieldRays<T>&, uint8_t*);                            \
-  template void mark_seen<T>(const FieldCall<T>&, const FieldRays<T>&, T, const int*, uint8_t*);             \
+  template void mark_seen<T>(const FieldCall<T>&, const FieldRays<T>&, T, bool, const int*, uint8_t*);       \
   template void look_up<T>(const FieldCall<T>&, const T*, int64_t, bool, T*);
 S3D_INSTANTIATE(float)
 S3D_INSTANTIATE(double)

@@ -50,16 +50,35 @@ struct FieldSums {
 template <class T>
 void march(const FieldCall<T>& call, const FieldRays<T>& rays, const FieldSums<T>& out, FieldTape<T>* tape);
 
-// v: gradients of what march wrote. Adds to the gradients of call.slabs.
+// Samples that have colour, each a row of its own, ray after ray: weight times features, weight, number of the ray.
+// On the way back: the gradients of the first two, those of weights with what comes through the features.
 template <class T>
-void march_backward(const FieldCall<T>& call, FieldTape<T>& tape, const FieldSums<const T>& v);
+struct ColorRows {
+  T* features;  // [n, n_features]
+  T* weights;   // [n]
+};
+
+// How many rows a forward call has.
+template <class T>
+int64_t count_rows(const FieldCall<T>& call, const FieldTape<T>& tape);
+
+// rays: [n]
+template <class T>
+void gather_rows(const FieldCall<T>& call, const FieldTape<T>& tape, const ColorRows<T>& out, int64_t* rays);
+
+// v: gradients of what march wrote; those of features come from rows where these are given. Adds to the gradients of
+// call.slabs.
+template <class T>
+void march_backward(const FieldCall<T>& call, FieldTape<T>& tape, const FieldSums<const T>& v,
+                    const ColorRows<const T>* rows);
 
 template <class T>
 void find_hits(const FieldCall<T>& call, const FieldRays<T>& rays, uint8_t* out);
 
-// Sets the bytes of the cells [z, y, x] of the box in which a sample of some ray has more weight than `least`.
+// Sets the bytes of the cells [z, y, x] of the box in which a sample of some ray has more weight than `least`, or, where
+// is_light, more light before it.
 template <class T>
-void mark_seen(const FieldCall<T>& call, const FieldRays<T>& rays, T least, const int* size, uint8_t* cells);
+void mark_seen(const FieldCall<T>& call, const FieldRays<T>& rays, T least, bool is_light, const int* size, uint8_t* cells);
 
 // Feature of density [n] or features of colour [n, n_features] at points [n, 3].
 template <class T>

@@ -28,6 +28,7 @@ struct NativeField {
   std::vector<LeafGrid> leaves;
   std::vector<FieldValues<const T>> bases;
   std::optional<Items> starts, items;
+  bool is_per_sample = false;  // the decoder makes a colour of each sample, not of each pixel
   FieldBricks bricks;  // of float, for images; without values: none
   std::optional<BrickTable> brick_table;
   std::optional<BrickValues> brick_values;

@@ -230,14 +230,18 @@ struct Distortion {
 // dL/dalpha_i = T_i v_w_i - sum_{j > i} w_j v_w_j / (1 - alpha_i); 1 - alpha_i cancels on the way to the density.
 template <class T>
 static void backward_ray(const FieldCall<T>& call, FieldSample<T>* samples, int n, const T* v_features, T v_opacity,
-                         T v_distance) {
+                         T v_distance, const T* v_colored) {
   const T length = call.density_scale * call.step;
   Distortion<T> distortion(call, samples, n);
+  const T* own = v_colored;
+  for (int i = 0; own && i < n; i++) own += samples[i].weight() > call.min_weight;
   T behind = 0;  // sum of weight times its gradient over the samples behind
   for (int end = n; end > 0; end -= 16) {
     const int begin = end > 16 ? end - 16 : 0;
     T v_weights[16];
-    color_gradients(call, samples + begin, end - begin, v_features, v_weights);
+    if (!v_colored) color_gradients(call, samples + begin, end - begin, v_features, v_weights);
+    for (int i = end - 1; v_colored && i >= begin; i--)
+      v_weights[i - begin] = samples[i].weight() > call.min_weight ? *--own : T(0);
     for (int i = end - 1; i >= begin; i--) {
       FieldSample<T>& sample = samples[i];
       const T v_weight = v_opacity + v_distance * sample.t + v_weights[i - begin] + distortion.gradient(sample);
@@ -246,6 +250,20 @@ static void backward_ray(const FieldCall<T>& call, FieldSample<T>* samples, int 
       sample.v_feature = v_density * sample.slope;
     }
   }
+}
+
+template <class T>
+static int color_rows(const FieldCall<T>& call, const FieldSample<T>* samples, int n, T* features, T* weights) {
+  int n_rows = 0;
+  for (int i = 0; i < n; i++) {
+    const T weight = samples[i].weight();
+    if (!(weight > call.min_weight)) continue;
+    T* const row = features + static_cast<int64_t>(n_rows) * call.n_features();
+    zero(row, call.n_features());
+    block_of(call, samples + i, 1).add_features(&weight, row);
+    weights[n_rows++] = weight;
+  }
+  return n_rows;
 }
 
 // The places of up to sixteen points of the world in nodes. [n, 3]

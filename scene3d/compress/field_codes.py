@@ -21,8 +21,8 @@ from scene3d.io.field_steps import Steps, rank_steps, used_nodes
 from scene3d.ops.kmeans import kmeans
 from scene3d.ops.rays import camera_rays
 from scene3d.ops.threads import single_threaded_torch
-from scene3d.render.field_cpu import NativeDecoder, NativeField, empty_marks
-from scene3d.render.field_march import RaySums
+from scene3d.render.field_cpu import NativeDecoder, NativeField, empty_marks, shade_backward
+from scene3d.render.field_march import shade
 
 NODES_PER_CODE, MAX_CODES = 24, 1024
 KMEANS_STEPS = 8
@@ -142,16 +142,15 @@ class _Tuning:
     def find_grads(self, origins: Tensor, directions: Tensor, background: Tensor) -> None:
         """Gradients of the mean squared difference to the teacher along rays, over a background."""
         truth = self.old.march(origins, directions, None)
-        target = self.old_decoder.decode(truth.features, truth.opacity, directions)
+        target = shade(self.old_decoder.decode, truth, directions)
         grads = [torch.zeros_like(value) for value in self.factors]
         sums = self.native.march(origins, directions, None, self.tape)
         decoder = NativeDecoder(decoder_of(self.tensors))
-        colors = decoder.decode(sums.features, sums.opacity, directions)
+        colors = shade(decoder.decode, sums, directions)
         error = colors - target - (sums.opacity - truth.opacity)[:, None] * background
         v_rgb = error * (2 / error.numel())
-        v_features, v_opacity, v_decoder = decoder.decode_backward(sums.features, sums.opacity, directions, v_rgb)
-        v_opacity -= (v_rgb * background).sum(dim=1)
-        v = RaySums(v_features, v_opacity, torch.zeros_like(v_opacity))
+        v, v_decoder = shade_backward(decoder, sums, directions, v_rgb)
+        v.opacity.sub_((v_rgb * background).sum(dim=1))
         self.native.march_backward(self.tape, v, grads, empty_marks(grads))
         v_books = []
         for i, plane in enumerate(self.coded.planes):

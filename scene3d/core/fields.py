@@ -11,8 +11,9 @@ A plane ab is [n_b, n_a, R], a line [n, R], the vectors of all leaves along an a
 [n_bases, R].
 
 density = density_scale softplus(feature + density_shift), per scene unit. A field without bounds has a warp (see
-scene3d.core.warp): then box, step and density are meant in its frame. A decoder makes a colour from the mean
-feature along a ray (weights as in compositing) and the direction of the ray: one evaluation per pixel.
+scene3d.core.warp): then box, step and density are meant in its frame. A decoder makes a colour from a feature and
+the direction of a ray. Shading deferred: from the mean feature along the ray (weights as in compositing), one
+evaluation per pixel. Shading sample: from that of each sample, and the colours are composited (TensoRF).
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ from torch import Tensor
 from scene3d.core.bases import RadialBases
 from scene3d.core.checks import Dims
 from scene3d.core.density_bricks import DensityBricks
+from scene3d.core.shell import Shell
 from scene3d.core.warp import Warp
 
 FieldKind = Literal["vm", "cp", "trivec", "rbf"]
+Shading = Literal["deferred", "sample"]
+SHADINGS: tuple[Shading, ...] = ("deferred", "sample")
 LANES = 16
 DIRECTION_TERMS = 16
 BASES = "bases"
@@ -145,7 +149,9 @@ class Field:
         levels: Of trivec, one or two; no others have any.
         bases: Of rbf; no others have any.
         warp: Of the world to the frame in which the box lies; None = the box lies in the world.
+        shading: Whether the decoder makes a colour of each pixel or of each sample.
         bricks: Of the density, for images; with other density, box or step they fall away.
+        shell: In which images look for matter; None = everywhere. Of a field in a box.
     """
 
     kind: FieldKind
@@ -160,7 +166,9 @@ class Field:
     levels: tuple[LeafLevel, ...] = ()
     bases: RadialBases | None = None
     warp: Warp | None = None
+    shading: Shading = "deferred"
     bricks: DensityBricks | None = None
+    shell: Shell | None = None
 
     def __post_init__(self) -> None:
         if self.bricks is not None and not self.bricks.is_made_from(self.density_parts()):
@@ -216,6 +224,8 @@ class Field:
             raise ValueError(f"box: expected a least corner below the greatest, got {low} and {high}")
         if not (self.step > 0 and self.density_scale > 0):
             raise ValueError(f"step, density_scale: expected positive, got {self.step} and {self.density_scale}")
+        if self.shading not in SHADINGS:
+            raise ValueError(f"shading: expected {' or '.join(SHADINGS)}, got {self.shading!r}")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from scene3d.core.fields import (
     Field,
     FieldKind,
     LeafLevel,
+    Shading,
     decoder_of,
     n_modes,
 )
@@ -68,6 +69,8 @@ def encode_field(scene: Scene) -> Container:
         "step": field.step,
         "cells": shape,
     }
+    if field.shading != "deferred":
+        meta["shading"] = field.shading
     if field.warp is not None:
         matrix = field.warp.frame_from_world.double().flatten().tolist()
         meta["warp"] = {"kind": field.warp.kind, "frame_from_world": matrix}
@@ -99,6 +102,7 @@ class Layout:
         levels: Of leaves.
         bases: Of rbf.
         warp: Of the world to the frame of the box.
+        shading: By pixels or samples.
     """
 
     kind: FieldKind
@@ -113,6 +117,7 @@ class Layout:
     levels: tuple[LeafLevel, ...] = ()
     bases: RadialBases | None = None
     warp: Warp | None = None
+    shading: Shading = "deferred"
 
     def factors(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Label, name and shape of each factor, in the order of Field.factors()."""
@@ -156,6 +161,7 @@ class Layout:
                 levels=self.levels,
                 bases=self.bases,
                 warp=self.warp,
+                shading=self.shading,
                 density_scale=self.numbers["density_scale"],
                 density_shift=self.numbers["density_shift"],
                 step=self.numbers["step"],
@@ -187,6 +193,7 @@ def read_layout(container: Container, path: Path) -> Layout:
         _levels(container, path) if kind == "trivec" else (),
         _bases(container, path) if kind == "rbf" else None,
         _warp(container, path),
+        container.meta.get("shading", "deferred"),
     )
 
 

@@ -28,7 +28,7 @@ _PLAIN_FIELDS = (
     "n_skipped",
     "n_bad",
 )
-_FIELD_NUMBERS = ("kind", "density_scale", "step", "density_shift")
+_FIELD_NUMBERS = ("kind", "density_scale", "step", "density_shift", "shading")
 
 
 def save(path: Path, state: FieldState, capture: Capture, settings: FieldFitSettings) -> None:

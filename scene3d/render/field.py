@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from scene3d.core.fields import Decoder, Field
 from scene3d.ops.rays import camera_rays, tiled_pixels
 from scene3d.ops.warp import frame_points, stretch
 from scene3d.render import field_cpu, field_cuda, field_reference
-from scene3d.render.field_march import MarchSettings, RaySums
+from scene3d.render.field_march import MarchSettings, RaySums, shade
 from scene3d.render.types import RasterSettings, RasterStats, Render
 
 # Rays at once: their features are what takes memory, 0.6 kB each.
@@ -46,6 +47,9 @@ def render_field(
     name = choose_backend(backend, field)
     marcher = _Marcher(field, MarchSettings(near=settings.near, far=settings.far), name)
     draw = _native_view if marcher.native is not None and not settings.with_normals else _render_view
+    if field.shell is not None and draw is not _native_view:
+        asked = "normals" if settings.with_normals else f"the backend {name}, or gradients"
+        raise ValueError(f"shell: colour, depth and alpha are rendered through it, by the backend cpu; got {asked}")
     views = [draw(marcher, cameras.select([c]), settings) for c in range(len(cameras))]
     rgb, alpha, depth, normals = (torch.stack(images) for images in zip(*views, strict=True))
     nothing = torch.zeros(len(cameras), 0, dtype=field.dtype, device=field.device)
@@ -68,8 +72,9 @@ def choose_backend(backend: str, field: Field) -> str:
         return "cpu" if is_native and field.dtype in (torch.float32, torch.float64) else "reference"
     if backend == "cuda":
         reason = "it needs the CUDA module, and a field in float32 on a CUDA device"
-        if field.bases is not None:
-            reason = "fields with radial bases are rendered by cpu and reference only"
+        if field.bases is not None or field.shading != "deferred":
+            what = "with radial bases" if field.bases is not None else "shaded by samples"
+            reason = f"fields {what} are rendered by cpu and reference only"
         raise BackendUnavailable("cuda", reason, "Build it (see scene3d doctor), move the field, or choose cpu")
     if backend not in ("cpu", "reference"):
         raise BackendUnavailable(backend, "it renders Gaussians only", "For fields choose cpu or reference")
@@ -82,8 +87,8 @@ def _native_view(marcher: _Marcher, camera: Cameras, settings: RasterSettings) -
     """A view without gradients and normals, by native code alone."""
     assert marcher.native is not None
     assert marcher.decoder is not None
-    rgb, alpha, depth = marcher.native.image(marcher.decoder, camera, settings.background)
-    return rgb, alpha, depth, rgb
+    image = marcher.native.image(marcher.decoder, camera, settings.background)
+    return image.rgb, image.alpha, image.depth, image.rgb
 
 
 def _render_view(marcher: _Marcher, camera: Cameras, settings: RasterSettings) -> tuple[Tensor, ...]:
@@ -152,7 +157,7 @@ class _Marcher:
 
     def decode(self, sums: RaySums, directions: Tensor) -> Tensor:
         if self.decoder is not None:
-            return self.decoder.decode(sums.features, sums.opacity, directions.contiguous())
+            return shade(self.decoder.decode, sums, directions.contiguous())
         decoder: Decoder = self.field.decoder
         module = field_cpu if self.backend == "cpu" else field_reference
-        return module.decode(decoder, sums.features, sums.opacity, directions)
+        return shade(partial(module.decode, decoder), sums, directions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from scene3d.core.errors import BackendUnavailable
 from scene3d.core.fields import FIELD_KINDS, LANES, Decoder, Field, decoder_of
 from scene3d.core.warp import WARP_KINDS
 from scene3d.ops.occupancy import pack_bits
-from scene3d.render.field_march import USUAL, MarchSettings, RaySums
+from scene3d.ops.shell_rays import shell_stretches
+from scene3d.render.field_march import USUAL, MarchSettings, RaySums, SampleRows
 
 try:
     from scene3d import _cpu
@@ -23,6 +25,25 @@ except ImportError:
 
 
 Color = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class FieldImage:
+    """One view.
+
+    Attributes:
+        rgb: Over the background. [H, W, 3]
+        alpha: [H, W, 1]
+        depth: Expected z in the camera, 0 where nothing is. [H, W, 1]
+        n_samples: Of density, in all.
+        n_rays: That gathered some light.
+    """
+
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor
+    n_samples: int
+    n_rays: int
 
 
 def is_available() -> bool:
@@ -43,13 +64,15 @@ class NativeField:
             raise BackendUnavailable("cpu", "the native module is not built", "Install scene3d with pip install .")
         if field.dtype not in (torch.float32, torch.float64) or field.device.type != "cpu":
             raise TypeError(f"field: expected float32 or float64 on the CPU, got {field.dtype} on {field.device}")
-        self.dtype, self.n_features = field.dtype, field.n_features
+        self.dtype, self.n_features, self.shell = field.dtype, field.n_features, field.shell
         self.shapes = [value.shape for value in field.factors()]
         numbers = [field.step, field.density_scale, field.density_shift, settings.near, settings.far]
         numbers += [settings.min_weight, settings.min_transmittance]
         self._native = _class("Field", self.dtype)(
             FIELD_KINDS.index(field.kind), _sizes(field), list(field.ranks), numbers
         )
+        self.is_per_sample = field.shading == "sample"
+        self._native.set_per_sample(self.is_per_sample)
         if field.levels:
             grids = [level.numbers() for level in field.levels]
             self._native.set_levels(grids, [v.nodes for v in field.levels], [v.is_shifted for v in field.levels])
@@ -73,10 +96,25 @@ class NativeField:
     def march(self, origins: Tensor, directions: Tensor, jitter: Tensor | None, tape: Any = None) -> RaySums:
         """Sample and composite along rays; see field_reference.march. A tape keeps what the way back needs."""
         n = len(origins)
-        features = torch.empty(n, self.n_features, dtype=self.dtype)
         opacity, distance = torch.empty(n, dtype=self.dtype), torch.empty(n, dtype=self.dtype)
+        if self.is_per_sample:
+            tape = self.new_tape() if tape is None else tape
+            self._native.forward(origins, directions, jitter, None, opacity, distance, tape)
+            nothing = torch.empty(0, self.n_features, dtype=self.dtype)
+            return RaySums(nothing, opacity, distance, self._rows(tape))
+        features = torch.empty(n, self.n_features, dtype=self.dtype)
         self._native.forward(origins, directions, jitter, features, opacity, distance, tape)
         return RaySums(features, opacity, distance)
+
+    def _rows(self, tape: Any) -> SampleRows:
+        n = self._native.count_rows(tape)
+        rows = SampleRows(
+            torch.empty(n, self.n_features, dtype=self.dtype),
+            torch.empty(n, dtype=self.dtype),
+            torch.empty(n, dtype=torch.int64),
+        )
+        self._native.gather_rows(tape, rows.features, rows.weights, rows.rays)
+        return rows
 
     def march_backward(
         self, tape: Any, v: RaySums, grads: list[Tensor], touched: list[Tensor], distortion: float = 0.0
@@ -85,16 +123,18 @@ class NativeField:
 
         Args:
             tape: Of the forward call.
-            v: Gradients of its results.
+            v: Gradients of its results; those of the weights of rows with what comes through their features.
             grads: Of each factor.
             touched: See empty_marks.
             distortion: Weight of the sum over rays of their distortion, 1 / scene unit (Barron et al. 2022, equation
                 15): how far weights spread along a ray.
         """
-        self._native.backward(tape, v.features, v.opacity, v.distance, grads, touched, distortion)
+        features = v.features if v.rows is None else v.rows.features
+        weights = None if v.rows is None else v.rows.weights
+        self._native.backward(tape, features, v.opacity, v.distance, weights, grads, touched, distortion)
 
-    def image(self, decoder: NativeDecoder, camera: Cameras, background: Color) -> tuple[Tensor, Tensor, Tensor]:
-        """One view: rgb over the background [H, W, 3], opacity [H, W, 1], expected depth [H, W, 1].
+    def image(self, decoder: NativeDecoder, camera: Cameras, background: Color) -> FieldImage:
+        """One view over a background; within its shell only, where the field has one.
 
         Where the field has bricks they are used: objects look the same to 55 dB and more, fog to 45.
         """
@@ -104,8 +144,13 @@ class NativeField:
         K, viewmat = camera.Ks[0].double(), camera.viewmats[0].double()
         numbers = [*viewmat[:3].flatten().tolist(), *K[0].tolist(), *K[1, 1:].tolist()]
         numbers += camera.centers()[0].double().tolist()
-        _cpu.field_image(self._native, decoder.native, numbers, list(background), rgb, alpha, depth)
-        return rgb, alpha[..., None], depth[..., None]
+        begins, ends = None, None
+        if self.shell is not None:
+            begins, ends = (v.to(self.dtype).contiguous() for v in shell_stretches(self.shell, camera))
+        effort = _cpu.field_image(
+            self._native, decoder.native, numbers, list(background), rgb, alpha, depth, begins, ends
+        )
+        return FieldImage(rgb, alpha[..., None], depth[..., None], *effort)
 
     def hits(self, origins: Tensor, directions: Tensor) -> Tensor:
         """Which rays meet an occupied cell. [R] bool"""
@@ -113,9 +158,12 @@ class NativeField:
         self._native.hits(origins, directions, out)
         return out.bool()
 
-    def seen_cells(self, origins: Tensor, directions: Tensor, least: float, cells: Tensor) -> None:
-        """Set the cells of the box [Z, Y, X] uint8 in which a sample of some ray has more weight than `least`."""
-        self._native.mark_seen(origins, directions, least, cells)
+    def seen_cells(
+        self, origins: Tensor, directions: Tensor, least: float, cells: Tensor, is_light: bool = False
+    ) -> None:
+        """Set the cells of the box [Z, Y, X] uint8 in which a sample of some ray has more weight than `least`, or more
+        light before it."""
+        self._native.mark_seen(origins, directions, least, is_light, cells)
 
     def density_features(self, points: Tensor) -> Tensor:
         """Density before shift and softplus, at points of the frame of the box. [P, 3] to [P]"""
@@ -159,6 +207,39 @@ class NativeDecoder:
         return v_features, v_opacity, grads
 
 
+def shade_backward(
+    decoder: NativeDecoder, sums: RaySums, directions: Tensor, v_rgb: Tensor
+) -> tuple[RaySums, list[Tensor]]:
+    """The way back of field_march.shade.
+
+    Args:
+        decoder: Of the rays.
+        sums: What the rays gathered.
+        directions: Unit vectors. [R, 3]
+        v_rgb: Gradients of the premultiplied colours. [R, 3]
+
+    Returns:
+        Gradients of the sums, that of distance 0, and of the decoder's tensors.
+    """
+    if sums.rows is None:
+        v_features, v_opacity, grads = decoder.decode_backward(sums.features, sums.opacity, directions, v_rgb)
+        return RaySums(v_features, v_opacity, torch.zeros_like(v_opacity)), grads
+    rows = sums.rows
+    v_rows, v_weights, grads = decoder.decode_backward(
+        rows.features, rows.weights, directions[rows.rays], v_rgb[rows.rays]
+    )
+    v = SampleRows(v_rows, _with_features(rows, v_rows, v_weights), rows.rays)
+    nothing = torch.zeros_like(sums.opacity)
+    return RaySums(sums.features, nothing, nothing.clone(), v), grads
+
+
+def _with_features(rows: SampleRows, v_rows: Tensor, v_weights: Tensor) -> Tensor:
+    """Gradients of weights, with those that come through weight times features. [M]"""
+    tiny = torch.finfo(rows.weights.dtype).tiny
+    through = torch.linalg.vecdot(v_rows, rows.features) / rows.weights.clamp_min(tiny)
+    return torch.where(rows.weights > 0, v_weights + through, v_weights)
+
+
 def empty_marks(factors: list[Tensor]) -> list[Tensor]:
     """Marks of nodes that were reached: none. [R / 16, nodes] each"""
     return [
@@ -171,6 +252,10 @@ def march(
 ) -> RaySums:
     """Sample and composite along rays, differentiable in the factors; see field_reference.march."""
     native = NativeField(field, settings)
+    if native.is_per_sample:
+        found = _MarchRows.apply(native, origins, directions, jitter, *field.factors())
+        rows = SampleRows(found[0], found[1], found[2])
+        return RaySums(rows.features[:0], found[3], found[4], rows)
     return RaySums(*_March.apply(native, origins, directions, jitter, *field.factors()))
 
 
@@ -209,6 +294,30 @@ class _March(torch.autograd.Function):
     def backward(ctx: Any, v_features: Tensor, v_opacity: Tensor, v_distance: Tensor) -> tuple[Tensor | None, ...]:
         grads = [torch.zeros(shape, dtype=ctx.native.dtype) for shape in ctx.native.shapes]
         v = RaySums(v_features.contiguous(), v_opacity.contiguous(), v_distance.contiguous())
+        ctx.native.march_backward(ctx.tape, v, grads, empty_marks(grads))
+        return (None, None, None, None, *grads)  # native, origins, directions, jitter
+
+
+class _MarchRows(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, native: NativeField, origins: Tensor, directions: Tensor, jitter: Tensor | None, *factors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        ctx.native, ctx.tape = native, native.new_tape()
+        sums = native.march(origins.contiguous(), directions.contiguous(), jitter, ctx.tape)
+        assert sums.rows is not None
+        ctx.mark_non_differentiable(sums.rows.rays)
+        ctx.save_for_backward(sums.rows.features, sums.rows.weights, sums.rows.rays)
+        return sums.rows.features, sums.rows.weights, sums.rows.rays, sums.opacity, sums.distance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_features: Tensor, v_weights: Tensor, *v_others: Tensor) -> tuple[Tensor | None, ...]:
+        rows, v_features = SampleRows(*ctx.saved_tensors), v_features.contiguous()
+        _, v_opacity, v_distance = v_others  # of the numbers of rays
+        v_rows = SampleRows(v_features, _with_features(rows, v_features, v_weights), rows.rays)
+        grads = [torch.zeros(shape, dtype=ctx.native.dtype) for shape in ctx.native.shapes]
+        v = RaySums(v_features[:0], v_opacity.contiguous(), v_distance.contiguous(), v_rows)
         ctx.native.march_backward(ctx.tape, v, grads, empty_marks(grads))
         return (None, None, None, None, *grads)  # native, origins, directions, jitter
 

@@ -20,8 +20,10 @@ from scene3d.render.field_reference import decode
 
 def takes(field: Field) -> bool:
     """Whether the CUDA module is there and knows the kind, the field in a box, on its device, in float32, of few enough
-    features."""
-    is_known = field.bases is None and field.warp is None and cuda_call.takes(*field.factors())
+    features, shaded by pixels."""
+    is_known = (
+        field.bases is None and field.warp is None and field.shading == "deferred" and cuda_call.takes(*field.factors())
+    )
     return is_known and field.n_features <= cuda_call.module.MAX_FEATURES
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -34,15 +35,52 @@ SMOOTH = MarchSettings(min_weight=-1.0, min_transmittance=-1.0)
 
 
 @dataclass(frozen=True)
+class SampleRows:
+    """The M samples that have colour, ray after ray.
+
+    Attributes:
+        features: Weight times features of colour. [M, A]
+        weights: [M]
+        rays: Numbers of their rays. [M] int64
+    """
+
+    features: Tensor
+    weights: Tensor
+    rays: Tensor
+
+
+@dataclass(frozen=True)
 class RaySums:
     """What rays gathered.
 
     Attributes:
-        features: Weights times features of colour. [R, A]
+        features: Weights times features of colour [R, A]; of none where each sample has a colour of its own. [0, A]
         opacity: Sum of weights. [R]
         distance: Sum of weights times distance from the origin, scene units. [R]
+        rows: Where each sample has a colour of its own.
     """
 
     features: Tensor
     opacity: Tensor
     distance: Tensor
+    rows: SampleRows | None = None
+
+
+def shade(decode: Callable[[Tensor, Tensor, Tensor], Tensor], sums: RaySums, directions: Tensor) -> Tensor:
+    """Colours of rays, premultiplied by opacity: of their mean features, or the sum of those of their samples.
+
+    Args:
+        decode: From features [N, A], opacity [N] and directions [N, 3] to premultiplied colours [N, 3].
+        sums: What the rays gathered.
+        directions: Unit vectors. [R, 3]
+
+    Returns:
+        [R, 3].
+
+    Differentiable in what decode is differentiable in.
+    """
+    if sums.rows is None:
+        return decode(sums.features, sums.opacity, directions)
+    rows = sums.rows
+    colors = decode(rows.features, rows.weights, directions[rows.rays])
+    return colors.new_zeros(len(directions), 3).index_add(0, rows.rays, colors)

@@ -10,7 +10,7 @@ from scene3d.ops.factor_grid import density_feature, node_coordinates, products
 from scene3d.ops.occupancy import is_occupied
 from scene3d.ops.sh import basis as sh_basis
 from scene3d.ops.warp import ray_pieces
-from scene3d.render.field_march import USUAL, MarchSettings, RaySums
+from scene3d.render.field_march import USUAL, MarchSettings, RaySums, SampleRows
 
 MIN_PIXEL_OPACITY = 1e-6
 
@@ -41,9 +41,16 @@ def march(
     weights = torch.where(passing >= settings.min_transmittance, passing * alpha, 0.0)
     colored = torch.where(weights > settings.min_weight, weights, 0.0)[is_taken]
     rays = torch.arange(len(t), device=t.device)[:, None].expand_as(t)[is_taken]
+    opacity, distance = weights.sum(dim=1), (weights * t).sum(dim=1)
+    if field.shading == "sample":
+        has_color = (weights > settings.min_weight)[is_taken]
+        nodes, colored, rays = nodes[has_color], colored[has_color], rays[has_color]
+        values = colored[:, None] * products(field, field.color, nodes)
+        nothing = values.new_zeros(0, field.n_features)
+        return RaySums(nothing, opacity, distance, SampleRows(values, colored, rays))
     values = colored[:, None] * products(field, field.color, nodes)
     features = torch.zeros(len(t), field.n_features, dtype=t.dtype, device=t.device).index_add(0, rays, values)
-    return RaySums(features, weights.sum(dim=1), (weights * t).sum(dim=1))
+    return RaySums(features, opacity, distance)
 
 
 def decode(decoder: Decoder, features: Tensor, opacity: Tensor, directions: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ class FieldFacts:
         ranks: Of each mode, for density and for colour.
         n_numbers: Parameters: factors, basis and network.
         n_decoder_numbers: Those of basis and network.
+        shading: Whether the decoder makes a colour of each pixel or of each sample.
         occupied: Share of the cells that are not empty, and their count; None where all count.
         step: Distance of samples, scene units.
         is_finite: No parameter is NaN or infinite.
@@ -47,6 +48,7 @@ class FieldFacts:
     ranks: tuple[int, int]
     n_numbers: int
     n_decoder_numbers: int
+    shading: str
     occupied: tuple[float, int] | None
     step: float
     is_finite: bool
@@ -71,6 +73,7 @@ def field_facts(scene: Scene, size_bytes: int) -> FieldFacts:
         ranks=field.ranks,
         n_numbers=field.n_numbers,
         n_decoder_numbers=sum(value.numel() for value in field.decoder.tensors()),
+        shading=field.shading,
         occupied=None if cells is None else (float(cells.float().mean()), int(cells.sum())),
         step=field.step,
         is_finite=field.is_finite(),
@@ -93,6 +96,7 @@ def field_text(facts: FieldFacts) -> str:
         *([f"bases       {facts.bases:,}, radial"] if facts.bases else []),
         f"ranks       {facts.ranks[0]} for density, {facts.ranks[1]} for colour",
         f"numbers     {facts.n_numbers:,}, of which {facts.n_decoder_numbers:,} in the decoder",
+        *(["shading     a colour of each sample"] if facts.shading == "sample" else []),
         f"space       {facts.space}",
         f"box         {box}",
         f"occupied    {occupied}",

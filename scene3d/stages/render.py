@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,23 +15,31 @@ import tyro
 from PIL import Image
 
 from scene3d.core.cameras import Cameras
-from scene3d.core.errors import OutputError
+from scene3d.core.errors import OutputError, SceneKindError
+from scene3d.core.fields import Field
 from scene3d.core.progress import Progress
+from scene3d.core.scene import Scene
 from scene3d.io.atomic import atomic_write
 from scene3d.io.camera_path import read_cameras, views_of
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene
+from scene3d.io.shell_files import has_shell, read_shell, why_other_shell, write_shell
 from scene3d.io.video import WRITTEN_SUFFIXES, write_video
+from scene3d.meshing.shell import MIN_LIGHT, extract_shell
 from scene3d.ops.memory_limit import set_memory_limit
 from scene3d.render import backends
+from scene3d.render.field_bricks import bake
 from scene3d.render.first_view import choose
 from scene3d.render.frames import FrameSettings, Mode, frames
 from scene3d.render.itinerary import Itinerary, PathName, Wish, fit_size, plan
 from scene3d.render.memory import check_memory
 from scene3d.render.panorama import panoramas
 from scene3d.render.scene_points import scene_points
+from scene3d.render.shell_gain import ShellGain, measure_shell
 
 PANORAMA_WIDTH = 2048
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,9 @@ class Config:
     """Every n-th photo by name is a test view."""
     backend: str = "auto"
     """Rasterizer: auto, cpu, cuda, gsplat or reference."""
+    shell: Path | None = None
+    """Fields only: folder with a shell, two meshes between which alone rays are sampled. Where none lies there it is
+    made and left; scene3d shell makes one with other settings. Prints what it saves."""
     memory_limit: float | None = None
     """GB of the GPU's memory to take at most, of the host's where there is no GPU. Splats are listed in parts that fit;
     what cannot fit is refused at once. Default: all that is free."""
@@ -86,6 +98,8 @@ def run(config: Config) -> None:
     """Render every view and print where it is."""
     set_memory_limit(config.memory_limit)
     scene = read_scene(config.scene)
+    if config.shell is not None:
+        scene = _in_shell(scene, config)
     options = CaptureOptions(data_factor=config.data_factor, test_every=config.test_every)
     capture = None if config.capture is None else read_capture(config.capture, options)
     wish = Wish(config.path, config.width, config.height, config.seconds, config.fps, config.elevation_deg, config.up)
@@ -118,6 +132,36 @@ def run(config: Config) -> None:
             _write_pngs(out, pictures, itinerary.cameras.names)
     width, height = itinerary.cameras.sizes[0].tolist()
     print(f"{len(itinerary.cameras)} frames of {width}x{height} ({itinerary.path}, {config.mode}) -> {out}")
+    if config.shell is not None:
+        print(f"shell: {_gain(scene.field(), itinerary.cameras).text()}")
+
+
+def _in_shell(scene: Scene, config: Config) -> Scene:
+    """The scene with its shell, read or made.
+
+    Raises:
+        SceneKindError: it is not sampled along rays.
+        ValueError: the mode, lens or backend knows no shell.
+    """
+    if "density" not in scene.capabilities:
+        remedy = "Splats are drawn, not sampled along rays: render without --shell, or scene3d convert --to vm first."
+        raise SceneKindError("a radiance field", scene.size_text(), remedy)
+    if config.mode == "normals" or config.lens == "panorama" or config.backend not in ("auto", "cpu"):
+        words = f"{config.mode}, {config.lens}, {config.backend}"
+        raise ValueError(f"shell: expected --mode rgb, depth or alpha, --lens perspective, --backend cpu; got {words}")
+    assert config.shell is not None
+    why = why_other_shell(config.shell, config.scene, MIN_LIGHT) if has_shell(config.shell) else None
+    if why is not None:
+        logger.warning("the shell in %s was made otherwise (%s)", config.shell, why)
+    if not has_shell(config.shell):
+        logger.info("making the shell %s", config.shell)
+        write_shell(extract_shell(scene), config.shell, config.scene, MIN_LIGHT)
+    return replace(scene, payload=replace(scene.field(), shell=read_shell(config.shell)))
+
+
+def _gain(field: Field, cameras: Cameras) -> ShellGain:
+    assert field.shell is not None
+    return measure_shell(bake(field), field.shell, cameras)
 
 
 def _chosen(itinerary: Itinerary, only: int | None) -> Itinerary:
