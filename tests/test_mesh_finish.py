@@ -16,7 +16,7 @@ from scene3d.core.errors import FormatError, OutputError
 from scene3d.core.mesh import Mesh, vertex_normals
 from scene3d.io.mesh_files import read_mesh, upright, write_mesh
 from scene3d.meshing.block_grid import extract_surface
-from scene3d.meshing.compare import CompareSettings, compare_meshes, pixel_footprint
+from scene3d.meshing.compare import CompareSettings, compare_meshes, compare_parts, pixel_footprint
 from scene3d.meshing.finish import FinishSettings, boundary_loops, close_holes, finish, remove_specks
 from scene3d.meshing.picture import mesh_picture
 from scene3d.meshing.preview import turntable
@@ -82,6 +82,15 @@ def test_what_is_missing_lowers_completeness_and_recall_only():
     assert result.completeness == pytest.approx(0.125, rel=0.02)
     assert result.precision == (1.0, 1.0)
     assert result.recall[1] == pytest.approx(0.7, abs=0.02)
+
+
+def test_parts_of_the_truth_are_measured_each_by_what_is_nearest_to_it():
+    truth = joined(square(0.0), square(2.0))
+    part = torch.arange(truth.n_faces) // square(0.0).n_faces
+    results = compare_parts(joined(square(0.02), square(1.9)), truth, part, SETTINGS)
+    assert results[0].chamfer == pytest.approx(0.02, abs=1e-6)
+    assert results[1].chamfer == pytest.approx(0.1, abs=1e-6)
+    assert list(compare_parts(square(0.02), truth, part, SETTINGS)) == [0]
 
 
 def test_hidden_parts_do_not_count_where_views_are_given():

@@ -2,74 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from painted_wall import HEIGHT, NORMAL, WIDTH, cameras_along, wall_capture, wall_depth, wall_points
 from tiny_capture import tiny_capture, tiny_scene
 
-from scene3d import _cpu
-from scene3d.core.cameras import Cameras, look_at
-from scene3d.core.capture import Capture, Photo
+from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
 from scene3d.ops.quaternions import to_rotmat
 from scene3d.ops.threads import set_threads
 from scene3d.recon.fit import Hooks, fit
 from scene3d.recon.settings import FitSettings
-from scene3d.recon.stereo import (
-    StereoView,
-    enlarged,
-    first_guess,
-    match_views,
-    partner_views,
-    plane_normals,
-)
+from scene3d.recon.stereo import StereoView, first_guess, match_views
 from scene3d.recon.stereo_pull import PullSettings, StereoPull, place_gaussians
 from scene3d.recon.surface import begin_on_surfaces
-from scene3d.render.planes import rays_of
 from scene3d.render.surfels import as_discs
-
-WIDTH, HEIGHT = 96, 64
-NORMAL = torch.tensor([0.4, 0.0, -1.0]) / math.hypot(1, 0.4)
-
-
-def cameras_along(xs: tuple[float, ...]) -> Cameras:
-    up = torch.tensor([0.0, -1.0, 0.0])
-    viewmats = [look_at(torch.tensor([x, 0.2 * i - 0.3, -3.0]), torch.zeros(3), up) for i, x in enumerate(xs)]
-    K = torch.tensor([[90.0, 0, WIDTH / 2], [0, 90, HEIGHT / 2], [0, 0, 1]])
-    n = len(xs)
-    return Cameras(torch.stack(viewmats), K.repeat(n, 1, 1), torch.tensor([[WIDTH, HEIGHT]]).repeat(n, 1))
-
-
-def wall_depth(camera: Cameras) -> torch.Tensor:
-    """Of the plane z = 0.4 x."""
-    rays, eye = rays_of(camera, camera.Ks), camera.centers()[0]
-    return (0.4 * eye[0] - eye[2]) / (rays[..., 2] - 0.4 * rays[..., 0])
-
-
-def wall_photo(camera: Cameras) -> torch.Tensor:
-    """What is painted on the wall, [H, W, 3] uint8."""
-    points = camera.centers()[0] + rays_of(camera, camera.Ks) * wall_depth(camera)[..., None]
-    x, y = points[..., 0], points[..., 1]
-    value = 0.5 + 0.2 * (25 * x + 2 * (3 * y).sin()).sin() + 0.2 * (29 * y + 2 * (5 * x).cos()).cos()
-    return (255 * value).round().to(torch.uint8)[..., None].expand(-1, -1, 3).contiguous()
-
-
-def wall_capture() -> Capture:
-    cameras = cameras_along((-0.9, -0.4, 0.0, 0.4, 0.9))
-    photos = [Photo(wall_photo(cameras.select([i]))) for i in range(5)]
-    base = tiny_capture(tiny_scene())
-    return replace(base, cameras=cameras, train=(0, 1, 2, 3, 4), test=(), load=lambda i: photos[i])
-
-
-def wall_points() -> torch.Tensor:
-    """Rough ones: up to 5 % off."""
-    generator = torch.Generator().manual_seed(3)
-    xy = 3 * torch.rand(60, 2, generator=generator) - 1.5
-    off = 0.15 * (2 * torch.rand(60, generator=generator) - 1)
-    return torch.stack([xy[:, 0], xy[:, 1], 0.4 * xy[:, 0] + off], dim=1)
 
 
 @pytest.fixture(scope="module")
@@ -97,40 +46,6 @@ def test_stereo_does_not_depend_on_threads(wall_views: dict[int, StereoView]):
         assert torch.equal(found.trust, again[view].trust)
 
 
-def test_true_planes_stay_where_they_are():
-    cameras = cameras_along((-0.4, 0.0, 0.4))
-    photos = [
-        _cpu.StereoPhoto(
-            wall_photo(cameras.select([i]))[..., 0].contiguous(), cameras.Ks[i].double(), cameras.viewmats[i].double()
-        )
-        for i in range(3)
-    ]
-    inverse = 1 / wall_depth(cameras.select([1]).to(dtype=torch.float64))
-    dy, dx = (torch.from_numpy(np.asarray(g)) for g in np.gradient(inverse.numpy()))
-    planes, costs = torch.stack([inverse, dx, dy]).float().contiguous(), torch.empty(HEIGHT, WIDTH)
-    _cpu.match_planes(photos[1], [photos[0], photos[2]], 0, 0.0, 0.0, 0, planes, costs)
-    assert float(costs[8:-8, 12:-12].max()) < 0.12  # of two photos, not three: 0.1 is for the one that is missing
-    wrong = planes * torch.tensor([1.06, 1, 1])[:, None, None]
-    _cpu.match_planes(photos[1], [photos[0], photos[2]], 0, 0.0, 0.0, 0, wrong, costs)
-    assert float(costs[8:-8, 12:-12].median()) > 0.3
-
-
-def test_sizes_are_checked():
-    grey, K, viewmat = torch.zeros(8, 9, dtype=torch.uint8), torch.eye(3).double(), torch.eye(4).double()
-    photo = _cpu.StereoPhoto(grey, K, viewmat)
-    with pytest.raises(ValueError, match="expected the size of the photo"):
-        _cpu.match_planes(photo, [photo], 1, 0.1, 0.1, 0, torch.zeros(3, 9, 8), torch.zeros(8, 9))
-    with pytest.raises(ValueError, match="expected at most 8"):
-        _cpu.match_planes(photo, [photo] * 9, 1, 0.1, 0.1, 0, torch.zeros(3, 8, 9), torch.zeros(8, 9))
-    with pytest.raises(ValueError, match="4 to 32768 pixels"):
-        _cpu.StereoPhoto(torch.zeros(8, 3, dtype=torch.uint8), K, viewmat)
-
-
-def test_partners_look_from_elsewhere_but_not_from_the_side():
-    cameras = cameras_along((0.0, 0.9, 1.4, 9.0)).select([0, 0, 2, 1, 3])
-    assert partner_views(cameras, torch.zeros(1, 3))[0] == [3, 2]
-
-
 def test_guesses_are_the_nearest_points_and_spread():
     camera = cameras_along((0.0,))
     forward, eye = camera.viewmats[0, 2, :3], camera.centers()[0]
@@ -138,24 +53,6 @@ def test_guesses_are_the_nearest_points_and_spread():
     assert guess.shape == (HEIGHT, WIDTH)
     torch.testing.assert_close(guess, torch.full_like(guess, 0.5))
     assert not first_guess(torch.zeros(0, 3), camera).any()
-
-
-def test_enlarged_planes_are_the_same_planes():
-    y, x = torch.meshgrid(torch.arange(6) + 0.5, torch.arange(8) + 0.5, indexing="ij")
-    small = torch.stack([0.5 + 0.01 * x - 0.02 * y, torch.full_like(x, 0.01), torch.full_like(x, -0.02)])
-    large = enlarged(small, 16, 12)
-    y, x = torch.meshgrid((torch.arange(12) + 0.5) / 2, (torch.arange(16) + 0.5) / 2, indexing="ij")
-    torch.testing.assert_close(large[0], 0.5 + 0.01 * x - 0.02 * y)
-    torch.testing.assert_close(large[1], torch.full_like(x, 0.005))
-
-
-def test_normals_of_planes_face_the_camera():
-    camera = cameras_along((0.6,))
-    inverse = 1 / wall_depth(camera)
-    dx = torch.nn.functional.pad((inverse[:, 2:] - inverse[:, :-2]) / 2, (1, 1))
-    dy = torch.nn.functional.pad((inverse[2:] - inverse[:-2]) / 2, (0, 0, 1, 1))
-    normals = plane_normals(torch.stack([inverse, dx, dy]), camera)[1:-1, 1:-1]
-    torch.testing.assert_close(normals, NORMAL.expand_as(normals), rtol=0, atol=2e-3)
 
 
 def discs_at(points: torch.Tensor) -> Gaussians:

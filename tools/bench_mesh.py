@@ -7,6 +7,7 @@ itself. Distances are those of scene3d.meshing.compare: exact, not aligned, only
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +28,7 @@ from scene3d.io.mesh_files import read_mesh, write_mesh
 from scene3d.io.registry import read_scene
 from scene3d.meshing.background import without_background
 from scene3d.meshing.block_grid import extract_surface
-from scene3d.meshing.compare import CompareSettings, MeshComparison, compare_meshes, pixel_footprint
+from scene3d.meshing.compare import CompareSettings, MeshComparison, compare_meshes, compare_parts, pixel_footprint
 from scene3d.meshing.consistency import ConsistencySettings
 from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views
 from scene3d.meshing.finish import FinishSettings
@@ -74,8 +75,13 @@ class Config:
     """Put a shell behind the mesh for the pictures; distances are of the mesh alone."""
     colors_from: Literal["renders", "photos"] = "renders"
     """Pictures that colours are taken from."""
+    photo_depth: bool = False
+    """Better the depth by comparing the photos."""
     texture_size: int = 2048
     """Side of textures, texels; 0 = none, and no pictures are compared: much faster."""
+    apart: tuple[str, ...] = ()
+    """Names in objects.json of the capture: every method gets a row more for these objects together, and one for all
+    others."""
     n_samples: int = 100_000
     """Points on each surface."""
     exact: bool = True
@@ -160,8 +166,11 @@ def measure(scene: Scene, way: Way, capture: Capture, truth: Mesh, settings: Com
         finish=FinishSettings(max_faces=config.max_faces),
         texture_size=config.texture_size,
         background=config.background,
+        photo_depth=config.photo_depth,
+        photo_colors=config.colors_from == "photos",
     )
-    photos = [capture.load(i) for i in capture.train] if config.colors_from == "photos" else None
+    wants_photos = config.photo_depth or config.colors_from == "photos"
+    photos = [capture.load(i) for i in capture.train] if wants_photos else None
     mesh, seconds = timed(lambda: mesh_scene(scene, cameras, how, photos))
     surface = without_background(mesh) if config.background else mesh
     result = row(way.name, compare_meshes(surface, truth, settings, capture.cameras.select(capture.train)), seconds)
@@ -176,11 +185,29 @@ def measure(scene: Scene, way: Way, capture: Capture, truth: Mesh, settings: Com
             covered_psnrs=(mean[3], mean[4]),
             whole_psnrs=(mean[5], mean[6]),
         )
+    if config.apart:
+        for name, part in objects_apart(surface, truth, settings, capture, config).items():
+            print(text(row(f"{way.name}, {name}", part, seconds)), flush=True)
     if config.out is not None:
         write_mesh(mesh, config.out / f"{way.name.replace(' ', '_')}.glb")
         show(mesh, capture, capture.test[config.view], config.out / f"{way.name.replace(' ', '_')}.jpg")
     print(text(result), flush=True)
     return result
+
+
+def objects_apart(
+    mesh: Mesh, truth: Mesh, settings: CompareSettings, capture: Capture, config: Config
+) -> dict[str, MeshComparison]:
+    """The comparison for objects named in the config and for all others."""
+    objects = json.loads((config.capture / "objects.json").read_text())
+    unknown = set(config.apart) - {item["name"] for item in objects}
+    if unknown:
+        raise ValueError(f"apart: no object {min(unknown)!r} in {config.capture / 'objects.json'}")
+    part = torch.zeros(truth.n_faces, dtype=torch.int64)
+    for item in objects:
+        part[item["first_face"] : item["first_face"] + item["n_faces"]] = int(item["name"] in config.apart)
+    parts = compare_parts(mesh, truth, part, settings, capture.cameras.select(capture.train))
+    return {("others", "apart")[k]: result for k, result in parts.items()}
 
 
 def scores_of(mesh: Mesh, scene: Scene, truth: Mesh, capture: Capture, i: int) -> tuple[float, ...]:

@@ -97,21 +97,39 @@ def compare_meshes(
     Raises:
         ValueError: one of them is empty, or nothing of it is seen or near the truth.
     """
+    return compare_parts(mesh, truth, torch.zeros(truth.n_faces, dtype=torch.int64), settings, cameras)[0]
+
+
+def compare_parts(
+    mesh: Mesh, truth: Mesh, part_of_face: Tensor, settings: CompareSettings, cameras: Cameras | None = None
+) -> dict[int, MeshComparison]:
+    """Measure a mesh against each part of the truth; of the mesh, what is nearest to a part belongs to it.
+
+    Args:
+        mesh: The mesh to measure.
+        truth: The true surface, in the same frame.
+        part_of_face: Number of the part of every face of the truth. [F] int64
+        settings: How.
+        cameras: Training views: only what they see counts. None counts everything.
+
+    Returns:
+        By number, without parts that no sample lies on or near.
+
+    Raises:
+        ValueError: one of the meshes is empty, or nothing of it is seen or near the truth.
+    """
     ours = _samples(mesh, settings, cameras, "mesh", _crop_box(truth))
     theirs = _samples(truth, settings, cameras, "truth", None)
     to_truth, to_mesh = closest_on_mesh(truth, ours.points), closest_on_mesh(mesh, theirs.points)
-    forth = _cosines(ours, truth, to_truth.faces)
-    back = _cosines(theirs, mesh, to_mesh.faces)
-    return MeshComparison(
-        accuracy=float(to_truth.distances.double().mean()),
-        completeness=float(to_mesh.distances.double().mean()),
-        thresholds=settings.thresholds,
-        precision=tuple(float((to_truth.distances <= t).double().mean()) for t in settings.thresholds),
-        recall=tuple(float((to_mesh.distances <= t).double().mean()) for t in settings.thresholds),
-        normal_consistency=(float(forth.double().mean()) + float(back.double().mean())) / 2,
-        max_error=float(to_truth.distances.max()),
-        n_faces=mesh.n_faces,
-    )
+    forth = _Found(to_truth.distances, _cosines(ours, truth, to_truth.faces))
+    back = _Found(to_mesh.distances, _cosines(theirs, mesh, to_mesh.faces))
+    results = {}
+    for part in part_of_face.unique().tolist():
+        here = forth.only(part_of_face[to_truth.faces] == part)
+        there = back.only(part_of_face[theirs.faces] == part)
+        if len(here.distances) and len(there.distances):
+            results[part] = _summary(here, there, settings, mesh.n_faces)
+    return results
 
 
 def pixel_footprint(truth: Mesh, cameras: Cameras) -> float:
@@ -127,6 +145,29 @@ def pixel_footprint(truth: Mesh, cameras: Cameras) -> float:
 class _Samples:
     points: Tensor  # [P, 3]
     normals: Tensor  # [P, 3]
+    faces: Tensor  # [P]
+
+
+@dataclass(frozen=True)
+class _Found:
+    distances: Tensor  # [P]
+    cosines: Tensor  # [P]
+
+    def only(self, keep: Tensor) -> _Found:
+        return _Found(self.distances[keep], self.cosines[keep])
+
+
+def _summary(forth: _Found, back: _Found, settings: CompareSettings, n_faces: int) -> MeshComparison:
+    return MeshComparison(
+        accuracy=float(forth.distances.double().mean()),
+        completeness=float(back.distances.double().mean()),
+        thresholds=settings.thresholds,
+        precision=tuple(float((forth.distances <= t).double().mean()) for t in settings.thresholds),
+        recall=tuple(float((back.distances <= t).double().mean()) for t in settings.thresholds),
+        normal_consistency=(float(forth.cosines.double().mean()) + float(back.cosines.double().mean())) / 2,
+        max_error=float(forth.distances.max()),
+        n_faces=n_faces,
+    )
 
 
 def _samples(
@@ -143,7 +184,7 @@ def _samples(
             f"{name}: nothing of it is inside of the box of the truth and seen by {settings.min_views} views"
         )
     normals = torch.nn.functional.normalize(face_normals(mesh), dim=1)
-    return _Samples(points[keep], normals[faces[keep]])
+    return _Samples(points[keep], normals[faces[keep]], faces[keep])
 
 
 def _cosines(samples: _Samples, other: Mesh, faces: Tensor) -> Tensor:  # [P]

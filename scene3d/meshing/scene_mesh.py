@@ -18,6 +18,7 @@ from scene3d.meshing.background import Background, background_of, joined
 from scene3d.meshing.consistency import ConsistencySettings, keep_consistent
 from scene3d.meshing.depth_views import ViewSettings, choose_views, render_views
 from scene3d.meshing.finish import FinishSettings, finish, is_closed, remove_specks
+from scene3d.meshing.photo_depth import LEAST_SHARE, better_depths
 from scene3d.meshing.poisson import close_surface
 from scene3d.meshing.surfaces import SurfaceSettings, find_surface
 from scene3d.meshing.texture import bake_texture, color_vertices, unwrap
@@ -38,6 +39,8 @@ class MeshSettings:
         texture_size: Side of the texture, texels; 0 = colours at vertices.
         closed_resolution: Cells a side of the Poisson surface that closes the mesh; 0 = leave it open.
         background: Put a shell behind the mesh that shows what lies around it.
+        photo_depth: Better the depth by comparing the photos.
+        photo_colors: Take colours from the photos, where there are any, instead of renders.
     """
 
     views: ViewSettings = field(default_factory=ViewSettings)
@@ -47,6 +50,8 @@ class MeshSettings:
     texture_size: int = 2048
     closed_resolution: int = 0
     background: bool = False
+    photo_depth: bool = False
+    photo_colors: bool = True
 
     def __post_init__(self) -> None:
         if self.texture_size and not 64 <= self.texture_size <= 16384:
@@ -60,25 +65,35 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
         scene: What to mesh.
         cameras: Views to take it from.
         settings: How.
-        photos: For the colours, one per camera; what their masks hide is taken from renders, as all is for None.
+        photos: Taken from there, one per camera; None where there are none. Colours of what their masks hide are taken
+            from renders.
 
     Raises:
-        ValueError: nothing of the scene is opaque, or a setting asks for too much.
+        ValueError: nothing of the scene is opaque, a setting asks for too much or for photos that are not there.
     """
+    if settings.photo_depth and photos is None:
+        raise ValueError("photo_depth: expected photos, got none")
     with Progress(len(cameras), "rendering depth") as progress:
         views = render_views(scene, cameras, settings.views, progress.advance)
+    if settings.photo_depth and photos is not None:
+        with Progress(len(cameras), "comparing photos") as progress:
+            views = replace(views, depths=better_depths(views, [photo.rgb for photo in photos], progress.advance))
     with Progress(len(cameras), "comparing views") as progress:
         views = replace(views, depths=keep_consistent(views.depths, cameras, settings.consistency, progress.advance))
-    raw = find_surface(scene, views, settings.surface)
+    surface = settings.surface
+    if settings.photo_depth:
+        # Places of which photos say nothing have looks of less weight.
+        surface = replace(surface, min_weight=LEAST_SHARE * surface.min_weight)
+    raw = find_surface(scene, views, surface)
     if settings.closed_resolution and raw.n_faces:
         raw = remove_specks(raw, settings.finish.min_component)
         raw = close_surface(raw, settings.closed_resolution, settings.surface.max_bytes)
     mesh = finish(raw, settings.finish)
     if settings.closed_resolution and not is_closed(mesh):
         raise ValueError("watertight: fewer triangles broke the closed surface. Use a larger --max-faces, or 0 for all")
-    pictures = (
-        views.pictures if photos is None else [_unmasked(*pair) for pair in zip(photos, views.pictures, strict=True)]
-    )
+    pictures = views.pictures
+    if photos is not None and settings.photo_colors:
+        pictures = tuple(_unmasked(*pair) for pair in zip(photos, views.pictures, strict=True))
     if mesh.n_faces == 0:
         raise ValueError(
             "mesh: expected a surface, got none. Leave --voxel-size to its default, about 1.6 pixels: larger ones "

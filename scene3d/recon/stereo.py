@@ -11,37 +11,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture
-from scene3d.core.errors import BackendUnavailable
 from scene3d.ops.agreement import ask_views
+from scene3d.ops.plane_match import (
+    GreyPhotos,
+    Search,
+    depth_of,
+    enlarged,
+    partner_views,
+    plane_normals,
+)
 from scene3d.recon.photos import PhotoStore
-
-try:
-    from scene3d import _cpu
-except ImportError:
-    _cpu = None  # type: ignore[assignment]
 
 # Longer side of the photos that are compared at most, pixels.
 MAX_SIDE = 800
-N_PARTNERS = 6
-# Angles between two views of a place: below the least depth is uncertain, above the largest patches look different.
-LEAST_DEG, BEST_DEG, LARGEST_DEG = 3.0, 18.0, 45.0
-# Rounds, and how far the first one strays: share of the depth, tangent of the slope.
-COARSE = (10, 0.1, 1.0)
-FINE = (4, 0.005, 0.15)
+COARSE = Search(10, 0.1, 1.0)
+FINE = Search(4, 0.005, 0.15)
 # First guesses are those of the nearest point in a cell of so many pixels.
 GUESS_CELL = 8
 TOLERANCE = 0.005
 MIN_AGREE = 2
 MIN_ALPHA = 0.5
-# Inverse depths below are those of nothing.
-FARTHEST = 1e-7
 
 
 @dataclass(frozen=True)
@@ -72,26 +67,24 @@ def match_views(capture: Capture, points: Tensor, on_view: Callable[[], None] = 
     Raises:
         BackendUnavailable: the native module is missing.
     """
-    if _cpu is None:
-        raise BackendUnavailable("cpu", "the native module is not built", "Install with its native code: pip install .")
     train = list(capture.train)
     cameras = capture.cameras.select(train)
     longest = int(cameras.sizes.max())
     scale = math.ceil(longest / MAX_SIDE)
-    partners = partner_views(cameras, points)
+    partners = partner_views(cameras, typical_depths(cameras, points))
     coarse, fine = _Photos(capture, 2 * scale), _Photos(capture, scale)
     planes: list[Tensor] = []
     for i in range(len(train)):
         guess = first_guess(points, coarse.cameras[i])
         flat = torch.stack([guess, torch.zeros_like(guess), torch.zeros_like(guess)])
-        planes.append(_match(coarse, i, partners[i], flat, COARSE)[0])
+        planes.append(coarse.grey.match(i, partners[i], flat, COARSE)[0])
         on_view()
     costs, depths = [], []
     for i in range(len(train)):
         camera = fine.cameras[i]
-        planes[i], cost = _match(fine, i, partners[i], enlarged(planes[i], camera.width(), camera.height()), FINE)
-        known = (planes[i][0] > FARTHEST) & fine.opaque(i)
-        depths.append(torch.where(known, 1 / planes[i][0].clamp_min(FARTHEST), 0.0))
+        start = enlarged(planes[i], camera.width(), camera.height())
+        planes[i], cost = fine.grey.match(i, partners[i], start, FINE)
+        depths.append(torch.where(fine.opaque(i), depth_of(planes[i]), 0.0))
         costs.append(cost)
         on_view()
     return {train[i]: _judged(fine, i, partners[i], planes[i], costs[i], depths) for i in range(len(train))}
@@ -108,27 +101,13 @@ def _judged(
     return StereoView(photos.cameras[i], depths[i], normals.half(), trust.half())
 
 
-def partner_views(cameras: Cameras, points: Tensor) -> list[list[int]]:
-    """For every view the others that see what it sees from well different places, best first, N_PARTNERS at most."""
-    centers = cameras.centers().double()
-    table = []
+def typical_depths(cameras: Cameras, points: Tensor) -> Tensor:
+    """Median depth of the points that each view sees, 1 where there are none. [C] float64"""
+    found = []
     for i in range(len(cameras)):
-        middle = _middle(cameras, i, points)
-        sights = torch.nn.functional.normalize(centers - middle, dim=1)
-        angles = torch.rad2deg((sights @ sights[i]).clamp(-1, 1).acos())
-        cost = (angles - BEST_DEG).abs()
-        cost[(angles < LEAST_DEG) | (angles > LARGEST_DEG)] = torch.inf
-        cost[i] = torch.inf
-        order = cost.argsort()[:N_PARTNERS]
-        table.append([int(k) for k in order if cost[k] < torch.inf])
-    return table
-
-
-def _middle(cameras: Cameras, i: int, points: Tensor) -> Tensor:
-    """The place in the middle of a view, as far away as the points that it sees. [3] float64"""
-    _, z, seen = _projected(points, cameras.select([i]))
-    depth = z[seen].median() if bool(seen.any()) else torch.tensor(1.0, dtype=torch.float64)
-    return cameras.centers()[i].double() + depth * cameras.viewmats[i, 2, :3].double()
+        _, z, seen = _projected(points, cameras.select([i]))
+        found.append(z[seen].median() if bool(seen.any()) else torch.tensor(1.0, dtype=torch.float64))
+    return torch.stack(found)
 
 
 def first_guess(points: Tensor, camera: Cameras) -> Tensor:
@@ -145,28 +124,6 @@ def first_guess(points: Tensor, camera: Cameras) -> Tensor:
     return guess[: camera.height(), : camera.width()].float().contiguous()
 
 
-def enlarged(planes: Tensor, width: int, height: int) -> Tensor:
-    """Planes of a smaller image in a larger one. [3, h, w] -> [3, H, W]"""
-    rows, columns = planes.shape[1:]
-    x = ((torch.arange(width) + 0.5) * columns / width).clamp_max(columns - 1e-3)
-    y = ((torch.arange(height) + 0.5) * rows / height).clamp_max(rows - 1e-3)
-    near = planes[:, y.long()][:, :, x.long()]
-    dx, dy = x - x.long() - 0.5, (y - y.long() - 0.5)[:, None]
-    inverse = torch.where(near[0] > 0, (near[0] + near[1] * dx + near[2] * dy).clamp_min(0), 0.0)
-    return torch.stack([inverse, near[1] * columns / width, near[2] * rows / height])
-
-
-def plane_normals(planes: Tensor, camera: Cameras) -> Tensor:
-    """Unit normals of planes (inverse depth and its steps by x and y), world, facing the camera. [H, W, 3]"""
-    K = camera.Ks[0].to(planes.dtype)
-    height, width = planes.shape[1:]
-    x = torch.arange(width) + 0.5 - K[0, 2]
-    y = (torch.arange(height) + 0.5 - K[1, 2])[:, None]
-    # 1 = z (a + b X + c Y) in space: the plane's normal is (b, c, a), pointing away from the camera.
-    away = torch.stack([planes[1] * K[0, 0], planes[2] * K[1, 1], planes[0] - planes[1] * x - planes[2] * y], dim=-1)
-    return -torch.nn.functional.normalize(away, dim=-1, eps=1e-20) @ camera.viewmats[0, :3, :3].to(planes.dtype)
-
-
 def _projected(points: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:  # [P, 2], [P], [P] bool
     viewmat, K = camera.viewmats[0].double(), camera.Ks[0].double()
     in_cam = points.double() @ viewmat[:3, :3].T + viewmat[:3, 3]
@@ -176,27 +133,13 @@ def _projected(points: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]
     return pixels, z, (z > 1e-3 * z.abs().median()) & ((pixels >= 0) & (pixels < size)).all(dim=1)
 
 
-def _match(
-    photos: _Photos, i: int, partners: list[int], planes: Tensor, how: tuple[int, float, float]
-) -> tuple[Tensor, Tensor]:
-    planes = planes.float().contiguous()
-    costs = torch.empty(planes.shape[1:])
-    _cpu.match_planes(photos.native[i], [photos.native[j] for j in partners], *how, 64 * i, planes, costs)
-    return planes, costs
-
-
 class _Photos:
-    """The training photos at 1/scale, grey, as the native code takes them."""
+    """The training photos at 1/scale."""
 
     def __init__(self, capture: Capture, scale: int) -> None:
-        store = PhotoStore(capture)
-        self._store, self._scale, self._train = store, scale, list(capture.train)
-        self.cameras = [store.camera(view, scale) for view in self._train]
-        self.native: list[Any] = []
-        for view, camera in zip(self._train, self.cameras, strict=True):
-            grey = (255 * store.target(view, scale).colors().mean(dim=-1)).round().to(torch.uint8).contiguous()
-            viewmat, K = (value[0].double().contiguous() for value in (camera.viewmats, camera.Ks))
-            self.native.append(_cpu.StereoPhoto(grey, K, viewmat))
+        self._store, self._scale, self._train = PhotoStore(capture), scale, list(capture.train)
+        self.cameras = [self._store.camera(view, scale) for view in self._train]
+        self.grey = GreyPhotos((self._store.target(view, scale).colors() for view in self._train), self.all_cameras())
 
     def opaque(self, i: int) -> Tensor:  # [H, W] bool
         target = self._store.target(self._train[i], self._scale)

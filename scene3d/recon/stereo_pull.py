@@ -30,7 +30,7 @@ MARGIN = 4
 # First Gaussians: opacity, and thickness over their other scales.
 FIRST_OPACITY, FIRST_THICKNESS = 0.5, 0.1
 # Share of the largest number of Gaussians that stereo places at most.
-PLACED_SHARE = 0.6
+PLACED_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class PullSettings:
     flat: float = 0.2
     floating: float = 0.05
     opaque: float = 0.02
-    until: float = 0.9
+    until: float = 0.8
 
 
 @dataclass(frozen=True)

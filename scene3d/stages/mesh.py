@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +14,7 @@ from PIL import Image
 from scene3d.core.capture import Capture, Photo
 from scene3d.core.errors import OutputError
 from scene3d.core.mesh import Mesh
+from scene3d.core.scene import Scene
 from scene3d.io.atomic import atomic_write, write_json
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.mesh_files import check_mesh_suffix, write_mesh
@@ -21,7 +22,7 @@ from scene3d.io.registry import read_scene
 from scene3d.meshing.background import without_background
 from scene3d.meshing.beside import beside
 from scene3d.meshing.consistency import ConsistencySettings
-from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views
+from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views, resolve_depth
 from scene3d.meshing.finish import FinishSettings
 from scene3d.meshing.held_out import HeldOutScore, held_out_score
 from scene3d.meshing.level_set import LEVEL
@@ -88,6 +89,9 @@ class Config:
     colors_from: Literal["auto", "renders", "photos"] = "auto"
     """Pictures that colours are taken from; photos are sharper where poses and exposure are good; what
     their masks hide is taken from renders. auto = photos where there is a --capture."""
+    photo_depth: Literal["auto", "on", "off"] = "auto"
+    """Better the depth by comparing the photos of --capture where they show enough. auto = for scenes of fit
+    --surface."""
     background: bool = False
     """Put a shell behind the mesh that shows what lies around it, 5,120 triangles, so that pictures of it show the room
     too. It faces inwards; viewers see through it from outside."""
@@ -114,8 +118,9 @@ def run(config: Config) -> None:
     check_mesh_suffix(out)
     if config.capture is not None and config.cameras is not None:
         raise ValueError("cameras: expected --capture or --cameras, got both. The photos' own poses are in the capture")
-    if config.colors_from == "photos" and config.capture is None:
-        raise ValueError("colors_from: photos need --capture")
+    for name, wants in (("colors_from", config.colors_from == "photos"), ("photo_depth", config.photo_depth == "on")):
+        if wants and config.capture is None:
+            raise ValueError(f"{name}: photos need --capture")
     _check_not_input(out, config.scene)
     set_threads(config.threads)
     scene = read_scene(config.scene)
@@ -124,9 +129,11 @@ def run(config: Config) -> None:
     cameras, surround = choose(scene, config.scene, capture, config.cameras, up)
     cameras = choose_views(cameras, config.max_views, config.max_size)
     far = config.far if config.far is not None else FAR_SHARE * math.hypot(surround.distance, surround.height)
-    photos = _photos(capture, cameras.names) if capture is not None and config.colors_from != "renders" else None
+    settings = replace(_settings(config, out, far), photo_depth=_betters_depth(config, scene))
+    wants_photos = settings.photo_colors or settings.photo_depth
+    photos = _photos(capture, cameras.names) if capture is not None and wants_photos else None
     with single_threaded_torch():
-        mesh = mesh_scene(scene, cameras, _settings(config, out, far), photos)
+        mesh = mesh_scene(scene, cameras, settings, photos)
     write_mesh(mesh, out, tuple(surround.up.tolist()), double_sided=not config.background)
     score = None if capture is None else held_out_score(mesh, scene, capture, config.backend)
     if config.turntable:
@@ -172,7 +179,14 @@ def _settings(config: Config, out: Path, far: float) -> MeshSettings:
         closed_resolution=config.closed_resolution if config.watertight else 0,
         texture_size=0 if out.suffix.lower() == ".ply" else config.texture_size,
         background=config.background,
+        photo_colors=config.colors_from != "renders",
     )
+
+
+def _betters_depth(config: Config, scene: Scene) -> bool:
+    if config.photo_depth == "auto" and config.capture is not None:
+        return config.depth in ("auto", "disc") and resolve_depth(scene, config.depth) == "disc"
+    return config.photo_depth == "on"
 
 
 def _photos(capture: Capture, names: tuple[str, ...]) -> list[Photo]:

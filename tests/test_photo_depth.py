@@ -1,0 +1,91 @@
+"""Photo depth: a painted wall that a scene has a little off comes right; edges are left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from painted_wall import HEIGHT, WIDTH, cameras_along, wall_depth, wall_photo
+from tiny_capture import tiny_scene
+
+from scene3d.core.scene import Scene
+from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, depth_image
+from scene3d.meshing.photo_depth import OWN_WEIGHT, better_depths, nearest_places, without_specks
+from scene3d.meshing.scene_mesh import MeshSettings, mesh_scene
+
+XS = (-0.9, -0.4, 0.0, 0.4, 0.9)
+OFF = 1.01
+
+
+def off_views() -> SurfaceViews:
+    """The wall one percent too far away."""
+    cameras = cameras_along(XS)
+    views = [cameras.select([i]) for i in range(len(XS))]
+    depths = tuple(depth_image(OFF * wall_depth(v), torch.ones(HEIGHT, WIDTH), v, ViewSettings()) for v in views)
+    return SurfaceViews(cameras, depths, ())
+
+
+def photos() -> list[torch.Tensor]:
+    cameras = cameras_along(XS)
+    return [wall_photo(cameras.select([i])) for i in range(len(XS))]
+
+
+def test_photos_bring_the_wall_where_it_is():
+    views = off_views()
+    better = better_depths(views, photos())
+    for i in range(len(XS)):
+        truth, own = wall_depth(views.cameras.select([i])), views.depths[i]
+        moved = better[i].depth != own.depth
+        assert float(moved[8:-8, 12:-12].float().mean()) > 0.7  # the rest is seen by few
+        assert float((better[i].depth / truth - 1)[moved].abs().median()) < (OFF - 1) / 6  # a pixel is 1.1e-2 wide
+        assert float((better[i].weight[moved] / own.weight[moved].clamp_min(1e-6)).median()) > 0.9
+
+
+def test_without_texture_the_depth_of_the_scene_stays_with_less_weight():
+    views = off_views()
+    flat = [torch.full_like(photo, 90) for photo in photos()]
+    for own, better in zip(views.depths, better_depths(views, flat), strict=True):
+        kept = better.depth == own.depth
+        assert float(kept.float().mean()) > 0.95
+        inner = kept & own.is_known()
+        assert float((better.weight / own.weight.clamp_min(1e-6))[inner].median()) == pytest.approx(OWN_WEIGHT)
+
+
+def test_places_that_others_see_are_found_in_a_view():
+    cameras = cameras_along(XS)
+    depths = [wall_depth(cameras.select([i])) for i in range(len(XS))]
+    front = nearest_places(depths, cameras, 2, [1, 3])
+    seen = front > 0
+    assert float(seen.float().mean()) > 0.6
+    assert float((front / depths[2] - 1)[seen].abs().max()) < 0.01
+    assert not nearest_places(depths, cameras, 2, []).any()
+
+
+def test_depth_behind_what_others_confirm_does_not_count():
+    views, pictures = off_views(), photos()
+    mirrored = replace(views.depths[2], depth=1.05 * views.depths[2].depth)
+    views = replace(views, depths=(*views.depths[:2], mirrored, *views.depths[3:]))
+    pictures[2] = torch.full_like(pictures[2], 90)
+    better = better_depths(views, pictures)[2]
+    assert float((better.weight == 0)[8:-8, 12:-12].float().mean()) > 0.5
+
+
+def test_specks_of_depth_go_and_steps_stay():
+    depth = torch.full((12, 16), 2.0)
+    depth[:, 8:] = 3.0
+    speckled = depth.clone()
+    speckled[4, 3], speckled[6, 12], speckled[9, 4] = 1.0, 9.0, 0.0
+    torch.testing.assert_close(without_specks(speckled), depth)
+
+
+def test_photos_of_another_size_are_refused():
+    small = [photo[:-1] for photo in photos()]
+    with pytest.raises(ValueError, match="photos: expected 96x64 pixels as of view 0, got 96x63"):
+        better_depths(off_views(), small)
+
+
+def test_depth_by_photos_needs_photos():
+    settings = replace(MeshSettings(), photo_depth=True)
+    with pytest.raises(ValueError, match="photo_depth: expected photos, got none"):
+        mesh_scene(Scene(tiny_scene().splats()), cameras_along(XS), settings)
