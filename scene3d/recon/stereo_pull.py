@@ -29,8 +29,9 @@ FLOATING = 6.0
 MARGIN = 4
 # First Gaussians: opacity, and thickness over their other scales.
 FIRST_OPACITY, FIRST_THICKNESS = 0.5, 0.1
-# Share of the largest number of Gaussians that stereo places at most.
-PLACED_SHARE = 0.3
+# Share of the largest number of Gaussians that stereo places where it knows the depth of all pixels; what it does not see
+# needs others. With those of the points, they leave room to grow.
+PLACED_SHARE, FIRST_SHARE = 0.6, 0.75
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ def place_gaussians(
         cap_max: Most Gaussians of the fit.
         seed: Of the choice.
     """
-    n = int(PLACED_SHARE * cap_max) - len(first)
+    trusted = torch.cat([(stereo.trust > 0).flatten() for stereo in views.values()])
+    n = int(PLACED_SHARE * cap_max * float(trusted.double().mean()))
+    n = min(n, int(FIRST_SHARE * cap_max) - len(first))
     places = [_surface_points(capture, view, stereo) for view, stereo in views.items()]
     points, normals, colors, sizes = (torch.cat(parts) for parts in zip(*places, strict=True))
     if n < 1 or len(points) == 0:
