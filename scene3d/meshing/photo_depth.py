@@ -19,7 +19,7 @@ from scene3d.ops.plane_match import GreyPhotos, Search, depth_of, partner_views,
 from scene3d.ops.triangles import NEAR, near_edges
 from scene3d.render.planes import depth_normals
 
-SEARCH = Search(5, 0.01, 0.3)
+SEARCH = Search(4, 0.01, 0.3)
 # Depths that photos give are believed where two others agree to within this share of the depth.
 TOLERANCE = 0.003
 MIN_AGREE = 2

@@ -29,8 +29,8 @@ FLOATING = 6.0
 MARGIN = 4
 # First Gaussians: opacity, and thickness over their other scales.
 FIRST_OPACITY, FIRST_THICKNESS = 0.5, 0.1
-# Share of the largest number of Gaussians that stereo places where it knows the depth of all pixels; what it does not see
-# needs others. With those of the points, they leave room to grow.
+# Share of the largest number of Gaussians that stereo places where it knows the depth of all pixels, less where it does
+# not: the rest needs others. With those of the points, they leave room to grow.
 PLACED_SHARE, FIRST_SHARE = 0.6, 0.75
 
 
