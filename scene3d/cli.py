@@ -39,6 +39,7 @@ COMMANDS = {
     "render": Command("scene3d.stages.render", "render images or a video of a scene"),
     "shell": Command("scene3d.stages.shell", "put two meshes around a scene: fields render faster in between"),
     "mesh": Command("scene3d.stages.mesh", "turn a scene into a textured mesh: .glb, .ply, .obj, .usdz"),
+    "sdf": Command("scene3d.stages.sdf", "keep a mesh as signed distances in a small file, or mesh such a file"),
     "report": Command("scene3d.stages.report", "one HTML page about a run"),
     "export": Command("scene3d.stages.export", "write a scene in another format, or as one self-contained web page"),
     "compress": Command("scene3d.stages.compress", "make a scene small: an .s3d file at a stated quality or size"),

@@ -10,17 +10,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from strategies import front_camera, one_gaussian
 from test_field_fit import SETTINGS, ball_capture
 from tiny_capture import tiny_scene, write_tiny_capture
 
 from scene3d.core.errors import CaptureError, FormatError
 from scene3d.io.capture_files import CaptureOptions, read_capture
+from scene3d.recon.depth_terms import depth_error
 from scene3d.recon.field_fit import fit_field
 from scene3d.recon.field_losses import distance_grads
 from scene3d.recon.field_rays import RayPool
+from scene3d.recon.fit import fit
+from scene3d.recon.initialize import initialize
+from scene3d.recon.settings import FitSettings
 from scene3d.render import field_cpu
 from scene3d.render.field import render_field
 from scene3d.render.field_march import RaySums
+from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
 
 if not field_cpu.is_available():
@@ -140,3 +146,35 @@ def test_depth_maps_bring_surfaces_to_their_places():
             off.append((render.depth[0, ..., 0] - depth)[seen].abs().mean())
         errors.append(float(torch.stack(off).mean()))
     assert errors[1] < 0.8 * errors[0], errors
+
+
+def test_the_error_of_depth_draws_splats_to_the_map():
+    wall, camera = one_gaussian((0.0, 0.0, 4.0), (2.0, 2.0, 0.01), 0.9), front_camera()
+    for there, moves in ((3.8, 1.0), (4.4, -1.0)):
+        means = wall.means.clone().requires_grad_()
+        render = rasterize(replace(wall, means=means), camera, RasterSettings(with_depth=True))
+        depth = torch.full((2 * camera.height(), 2 * camera.width()), there)
+        depth[: camera.height()] = 0.0
+        error = depth_error(render, depth)
+        error.backward()
+        alpha = render.alpha[0, camera.height() // 2 + 1 :].mean()
+        want = 0.5 * float((alpha.detach() * (4.0 / there - 1)) ** 2)
+        assert error.item() == pytest.approx(want, rel=0.1)
+        assert moves * float(means.grad[0, 2]) > 0
+    assert float(depth_error(render, torch.zeros(4, 4))) == 0
+
+
+def test_depth_maps_change_a_fit_of_splats():
+    capture = replace(ball_capture(), load_depth=lambda view: ball_depth(view) if view != 8 else None)
+    capture = replace(capture, train=(1, 8, 13))
+    fits = [
+        fit(capture, initialize(capture, 0), FitSettings(max_steps=4, depth_weight=w)).gaussians for w in (0.0, 1.0)
+    ]
+    assert not torch.equal(fits[0].means, fits[1].means)
+
+
+def test_a_weight_of_depth_without_maps_is_refused():
+    with pytest.raises(CaptureError, match="no training photo has a depth map"):
+        fit(ball_capture(), initialize(ball_capture(), 0), FitSettings(max_steps=1, depth_weight=0.1))
+    with pytest.raises(ValueError, match="depth_weight: expected 0 or more, got -1"):
+        FitSettings(depth_weight=-1)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scene3d import _cpu
-from scene3d.io.entropy import decode_cells, decode_symbols, encode_cells, encode_symbols
+from scene3d.io.entropy import decode_cells, decode_layers, decode_symbols, encode_cells, encode_layers, encode_symbols
 
 
 @given(st.lists(st.integers(0, 300), max_size=300))
@@ -61,3 +61,22 @@ def test_planes_refuse_neighbors_that_come_later():
         _cpu.encode_planes(
             column, bytes_of(1), np.ones((2, 1), np.int32), bytes_of(1), bytes_of(2), known, row, rule, 1, 0
         )
+
+
+@pytest.mark.parametrize("n_bits", [3, 8, 12])
+def test_layers_come_back_and_neighbours_make_them_smaller(n_bits: int):
+    rng = np.random.default_rng(n_bits)
+    rows = np.repeat(rng.integers(0, 2**n_bits, (4, 1, 40)), 25, axis=1)
+    symbols = rows.reshape(4, 1000).astype(np.int32)
+    above = np.arange(1000, dtype=np.int32) - 40
+    alone = np.full(1000, -1, np.int32)
+    sizes = []
+    for places in (np.maximum(above, -1), alone):
+        data = encode_layers(symbols, places, n_bits)
+        assert np.array_equal(decode_layers(data, 4, places, n_bits), symbols)
+        sizes.append(len(data))
+    assert sizes[0] < 0.95 * sizes[1]
+    with pytest.raises(ValueError, match="above: expected earlier places"):
+        encode_layers(symbols, np.arange(1000, dtype=np.int32), n_bits)
+    with pytest.raises(ValueError, match="symbols: expected 0 to"):
+        encode_layers(symbols + 2**n_bits, alone, n_bits)

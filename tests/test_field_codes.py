@@ -20,8 +20,8 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.errors import FormatError
 from scene3d.core.fields import Field
 from scene3d.core.scene import Scene
-from scene3d.io.field_codes import EMPTY, ROW, CodedPlane, decode_codes, encode_codes, strongest_first
-from scene3d.io.field_steps import Steps, used_nodes
+from scene3d.io.field_codes import EMPTY, ROW, CodedPlane, decode_codes, encode_codes
+from scene3d.io.field_steps import Steps, strongest_first, used_nodes
 from scene3d.io.registry import read_scene
 from scene3d.io.s3d_container import Container, container_bytes, write_container
 from scene3d.render import field_cpu
@@ -115,8 +115,20 @@ def test_packing_with_codes_meets_the_goal(tmp_path: Path):
     assert small.size_bytes <= 40_000
 
 
+def test_fields_with_bases_are_coded_and_tuned(monkeypatch):
+    monkeypatch.setattr(field_codes, "TUNE_RAYS", 512)
+    field, steps = random_field("rbf", nodes=(20, 16, 18), has_occupancy=True).to(dtype=torch.float32), Steps(0.2, 0.4)
+    coded = code_field(field, views(), steps)
+    back = decode_codes(encode_codes(Scene(coded.field), coded.planes, steps), PATH)
+    tuned = tune(coded, back, field, views(), 20)
+    after = decode_codes(encode_codes(Scene(tuned.field), tuned.planes, steps), PATH)
+    assert after.bases is not None
+    truth, one, two = (render_field(f, views()).rgb for f in (field, back, after))
+    assert (two - truth).square().mean() < (one - truth).square().mean() < 0.05
+
+
 def test_codebooks_are_for_planes():
-    with pytest.raises(ValueError, match="codebooks are for vm fields"):
+    with pytest.raises(ValueError, match="codebooks are for vm and rbf fields"):
         pack_field(Scene(random_field("cp").to(dtype=torch.float32)), Goal(), views(), has_codes=True)
 
 

@@ -25,6 +25,7 @@ from scene3d.ops.threads import available_threads, set_threads
 from scene3d.recon.field_fit import FieldFitResult, FieldHooks, fit_field
 from scene3d.recon.field_mask import find_occupied
 from scene3d.recon.field_settings import FieldFitSettings, field_preset
+from scene3d.recon.validate import Validation, ViewScore
 from scene3d.render import field_cpu
 
 if not field_cpu.is_available():
@@ -186,6 +187,25 @@ def test_an_empty_field_keeps_its_densest_cells(caplog: pytest.LogCaptureFixture
     cells = find_occupied(nothing, keep_cells=0.01)
     assert bool(cells.any())
     assert "the field is nearly empty" in caplog.text
+
+
+def test_what_no_field_can_be_fitted_to_is_refused():
+    capture = ball_capture()
+    with pytest.raises(CaptureError, match=r"no photo looks at the box of the field. Check --field.box"):
+        fit_field(capture, replace(SETTINGS, box=(100.0, 0.0, 0.0, 101.0, 1.0, 1.0)))
+    empty = Photo(torch.zeros(SIDE, SIDE, 3, dtype=torch.uint8), torch.zeros(SIDE, SIDE, dtype=torch.uint8))
+    with pytest.raises(CaptureError, match="all training photos are transparent everywhere"):
+        fit_field(replace(capture, load=lambda index: empty), SETTINGS)
+    with pytest.raises((CaptureError, ValueError), match=r"use a smaller --field.lr-factors"):
+        fit_field(capture, replace(SETTINGS, max_steps=30, lr_factors=1e30))
+
+
+def test_a_perfect_picture_has_no_word_in_json():
+    view = ViewScore("a", math.inf, 30.0)
+    data = Validation(1, 0.5, 0, math.inf, 30.0, (view,), "").as_json()
+    assert json.dumps(data, allow_nan=False)
+    assert data["psnr"] is None
+    assert data["views"][0] == {"name": "a", "psnr": None, "cc_psnr": 30.0}
 
 
 def test_a_box_that_misses_the_scene_is_refused():

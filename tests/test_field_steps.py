@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from field_scenes import random_field
+from tiny_capture import tiny_cameras
 
 from scene3d.compress.field_pack import pack_field
 from scene3d.compress.goal import Goal
@@ -21,6 +22,7 @@ from scene3d.io.s3d_container import container_bytes, write_container
 from scene3d.ops.occupancy import cell_centers
 from scene3d.render.density import density_at
 from scene3d.render.field_cpu import is_available
+from scene3d.render.scene_view import render_scene
 
 if not is_available():
     pytest.skip("the native module is not built", allow_module_level=True)
@@ -94,6 +96,25 @@ def test_photos_decide_what_a_drop_is():
     assert packed.drop_db is not None
     assert 0 < packed.drop_db <= 0.5 < 100.0 * max(asked)
     assert packed.drop_db == pytest.approx(max(100.0 * off for off in asked if 100.0 * off <= 0.5))
+
+
+@pytest.mark.parametrize("kind", ["vm", "cp", "trivec", "cover", "rbf"])
+def test_a_file_that_ends_early_is_a_field_of_fewer_ranks(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    scene = scene_of(kind)
+    container, path = encode_steps(scene, FINE), tmp_path / "a.s3d"
+    whole, colors = container_bytes(container), {k for k in container.chunks if k.startswith("color_")}
+    head = len(whole) - sum(len(data) for name, data in container.chunks.items() if name in colors)
+    first = sum(len(data) for name, data in container.chunks.items() if name.endswith("_0") and name in colors)
+    images = []
+    for size in (len(whole), (head + first + len(whole)) // 2, head + first):
+        path.write_bytes(whole[:size])
+        images.append(render_scene(read_scene(path), tiny_cameras().select([0])).rgb)
+    assert "ranks of colour are missing" in caplog.text
+    errors = [float((image - images[0]).square().mean()) for image in images]
+    assert 0 < errors[1] < errors[2]
+    path.write_bytes(whole[: head + first - 1])
+    with pytest.raises(FormatError, match=r"the chunk 'color_\w+_0' is missing"):
+        read_scene(path)
 
 
 @pytest.mark.parametrize("kind", ["trivec", "cover"])

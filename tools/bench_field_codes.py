@@ -19,7 +19,7 @@ from scene3d.core.fields import Field
 from scene3d.core.scene import Scene
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.field_codes import decode_codes, encode_codes
-from scene3d.io.field_steps import Steps, decode_steps, encode_steps
+from scene3d.io.field_steps import GROUP, Steps, decode_steps, encode_steps
 from scene3d.io.registry import read_scene
 from scene3d.io.s3d_container import Container, container_bytes
 from scene3d.recon.validate import validate_scene
@@ -39,13 +39,15 @@ class Config:
     """What to compress, and photos to judge by."""
 
     scene: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FIELD")]
-    """A vm field."""
+    """A field; codebooks are for vm and rbf."""
     capture: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CAPTURE")]
     """Weights are those of its training views, photos the held-out ones."""
     scales: tuple[float, ...] = (1.0, 1.6)
     """Of the steps."""
     tune_steps: int = 80
     """Of tuning, in the last row; 0 leaves it out."""
+    ranks: bool = False
+    """Only cut the file after each group of ranks of colour, as one that ends early."""
     every: int = 5
     """Of the held-out photos, every n-th is looked at."""
 
@@ -59,6 +61,9 @@ def run(config: Config) -> None:
     field = scene.field()
     print("| codec | bytes | photos | seconds |")
     print(f"| float32 | {config.scene.stat().st_size:,} | {score(field, judged):.2f} dB | |")
+    if config.ranks:
+        show_cuts(scene, judged)
+        return
     for scale in config.scales:
         steps = Steps(scale * COARSENESS.density, scale * COARSENESS.color)
         began = time.perf_counter()
@@ -76,6 +81,17 @@ def run(config: Config) -> None:
             coded = tune(coded, back, field, views, config.tune_steps)
             container = encode_codes(Scene(coded.field), coded.planes, steps)
             show(f"{config.tune_steps} steps of tuning", container, decode_codes(container, Path()), judged, began)
+
+
+def show_cuts(scene: Scene, capture: Capture) -> None:
+    """A row for each group of ranks that is there."""
+    container = encode_steps(scene, COARSENESS)
+    starts = sorted({int(name.rsplit("_", 1)[1]) for name in container.chunks if name.startswith("color_")})
+    for last in starts:
+        began = time.perf_counter()
+        cut = {k: v for k, v in container.chunks.items() if k[:6] != "color_" or int(k.rsplit("_", 1)[1]) <= last}
+        part = replace(container, chunks=cut)
+        show(f"ranks of colour before {last + GROUP}", part, decode_steps(part, Path()), capture, began)
 
 
 def show(name: str, container: Container, field: Field, capture: Capture, began: float) -> None:

@@ -32,6 +32,33 @@ void code_symbols(Coder& coder, int32_t* symbols, int64_t n, int n_bits) {
   }
 }
 
+// A symbol whose magnitude is folded into it (0, -1, 1, -2 ...), as far as it tells contexts apart.
+int magnitude(int symbol) { return symbol + 1 < 32 ? (symbol + 1) / 2 : 15; }
+
+// Layers of n numbers, layer after layer, folded; above: of each place one before it where similar numbers are, -1: none.
+// Seen from the two symbols before, the one above, and how large these and that of the layer before are.
+template <class Coder>
+void code_layers(Coder& coder, int32_t* symbols, const int32_t* above, int64_t n, int64_t n_layers, int n_bits) {
+  const int n_high = n_bits < kDirectBits ? n_bits : kDirectBits, n_low = n_bits - n_high;
+  MixedBits<6> bits({1, 1 << n_high, 1 << n_high, 1 << n_high, 31 * 16, 16 * 16}, 1 << n_high, 1);
+  std::vector<Counter> low(n_low > 0 ? size_t{1} << (n_bits + 1 < 20 ? n_bits + 1 : 20) : 0);
+  for (int64_t layer = 0; layer < n_layers; layer++) {
+    int32_t* const here = symbols + layer * n;
+    const int32_t* const last = layer > 0 ? here - n : nullptr;
+    for (int64_t i = 0; i < n; i++) {
+      const int before = i > 0 ? here[i - 1] >> n_low : 0, earlier = i > 1 ? here[i - 2] >> n_low : 0;
+      const int up = above[i] >= 0 ? here[above[i]] >> n_low : before, depth = last ? last[i] >> n_low : 0;
+      const int around = magnitude(before) + magnitude(up), symbol = here[i];
+      const int contexts[6] = {0, before, earlier, up, around * 16 + magnitude(depth), magnitude(earlier) * 16 + magnitude(up)};
+      bits.select(contexts, 0);
+      int node = 1;
+      for (int b = n_bits - 1; b >= n_low; b--) node = node << 1 | bits.code(coder, symbol >> b & 1, node);
+      for (int b = n_low - 1; b >= 0; b--) node = node << 1 | code_bit(coder, symbol >> b & 1, low[static_cast<size_t>(node) & (low.size() - 1)]);
+      here[i] = node - (1 << n_bits);
+    }
+  }
+}
+
 // Bits that decisions of a probability cost, of 65536 a bit, by the highest 8 bits of the probability.
 struct CostTable {
   uint32_t cost[256];
@@ -161,6 +188,8 @@ void code_raw(Coder& coder, uint32_t* values, const uint8_t* counts, int64_t n) 
 }
 
 using Symbols = Array<int32_t, nb::ndim<1>>;
+using Layers = Array<int32_t, nb::ndim<2>>;
+using Above = Array<const int32_t, nb::ndim<1>>;
 using Words = Array<uint32_t, nb::ndim<2>>;
 using Raw = Array<uint32_t, nb::ndim<1>>;
 using Counts = Array<const uint8_t, nb::ndim<1>>;
@@ -188,6 +217,12 @@ void check_bits(int n_bits) {
   if (n_bits < 1 || n_bits > 16) throw nb::value_error("n_bits: expected 1 to 16");
 }
 
+void check_layers(const Layers& symbols, const Above& above) {
+  if (symbols.shape(1) != above.shape(0)) throw nb::value_error("above: expected one number for each place");
+  for (size_t i = 0; i < above.shape(0); i++)
+    if (above.data()[i] < -1 || above.data()[i] >= static_cast<int64_t>(i)) throw nb::value_error("above: expected earlier places");
+}
+
 void check_columns(const Words& words) {
   if (words.shape(1) < 1 || words.shape(1) > 64) throw nb::value_error("words: expected 1 to 64 columns");
 }
@@ -210,6 +245,16 @@ void bind_symbols(nb::module_& m) {
     check_bits(n_bits);
     decoded(data, [&](Decoder& coder) { code_symbols(coder, symbols.data(), static_cast<int64_t>(symbols.shape(0)), n_bits); });
   }, nb::arg(), fixed, nb::arg());
+  m.def("encode_layers", [](Layers symbols, Above above, int n_bits) {
+    check_bits(n_bits), check_layers(symbols, above);
+    const int64_t n = static_cast<int64_t>(symbols.shape(1)), n_layers = static_cast<int64_t>(symbols.shape(0));
+    return encoded([&](Encoder& coder) { code_layers(coder, symbols.data(), above.data(), n, n_layers, n_bits); });
+  }, fixed, fixed, nb::arg());
+  m.def("decode_layers", [](nb::bytes data, Layers symbols, Above above, int n_bits) {
+    check_bits(n_bits), check_layers(symbols, above);
+    const int64_t n = static_cast<int64_t>(symbols.shape(1)), n_layers = static_cast<int64_t>(symbols.shape(0));
+    decoded(data, [&](Decoder& coder) { code_layers(coder, symbols.data(), above.data(), n, n_layers, n_bits); });
+  }, nb::arg(), fixed, fixed, nb::arg());
   m.def("encode_words", [](Words words) {
     check_columns(words);
     return encoded([&](Encoder& coder) { WordCoder(coder, static_cast<int>(words.shape(1))).run(words.data(), static_cast<int64_t>(words.shape(0))); });

@@ -16,8 +16,8 @@ from scene3d.compress.field_importance import plane_importance
 from scene3d.core.cameras import Cameras
 from scene3d.core.fields import FACTORS, Field, decoder_of
 from scene3d.core.progress import Progress
-from scene3d.io.field_codes import CODE, EMPTY, LAST_ROW, ROW, CodedPlane, strongest_first
-from scene3d.io.field_steps import Steps, rank_steps, used_nodes
+from scene3d.io.field_codes import CODE, EMPTY, LAST_ROW, ROW, CodedPlane
+from scene3d.io.field_steps import Steps, rank_steps, strongest_first, used_nodes
 from scene3d.ops.kmeans import kmeans
 from scene3d.ops.rays import camera_rays
 from scene3d.ops.threads import single_threaded_torch
@@ -60,7 +60,7 @@ class CodedField:
 
 @torch.no_grad()
 def code_field(field: Field, views: Cameras, steps: Steps, shares: Shares = Shares()) -> CodedField:
-    """Prune and code the planes of colour of a vm field.
+    """Prune and code the planes of colour of a vm or rbf field.
 
     Args:
         field: Float32 on the CPU.
@@ -130,14 +130,15 @@ class _Tuning:
         self.factors = [value.clone() for value in rounded.factors()]
         self.books = [plane.book.clone() for plane in coded.planes]
         self.tensors = [value.clone() for value in rounded.decoder.tensors()]
-        shapes = [value.shape[:-1] for value in self.factors[6:9]]
+        self.first = len(rounded.density)
+        shapes = [value.shape[:-1] for value in self.factors[self.first : self.first + 3]]
         self.used = [used_nodes(rounded.occupancy, shape, FACTORS["vm"][i]) for i, shape in enumerate(shapes)]
         self.native = NativeField(rounded.with_factors(tuple(self.factors)))
         self.tape = self.native.new_tape()
 
     def params(self) -> dict[str, list[Tensor]]:
         """Tensors to move, by their rates."""
-        return {"lines": _lines(self.factors), "book": self.books, "decoder": self.tensors}
+        return {"lines": self._lines(self.factors), "book": self.books, "decoder": self.tensors}
 
     def find_grads(self, origins: Tensor, directions: Tensor, background: Tensor) -> None:
         """Gradients of the mean squared difference to the teacher along rays, over a background."""
@@ -154,31 +155,32 @@ class _Tuning:
         self.native.march_backward(self.tape, v, grads, empty_marks(grads))
         v_books = []
         for i, plane in enumerate(self.coded.planes):
-            v_rows = grads[6 + i][self.used[i]][plane.classes == CODE]
+            v_rows = grads[self.first + i][self.used[i]][plane.classes == CODE]
             v_books.append(torch.zeros_like(self.books[i]).index_add_(0, plane.labels, v_rows))
         moved = [value for values in self.params().values() for value in values]
-        for value, grad in zip(moved, [*_lines(grads), *v_books, *v_decoder], strict=True):
+        for value, grad in zip(moved, [*self._lines(grads), *v_books, *v_decoder], strict=True):
             value.grad = grad
 
     def show_books(self) -> None:
         """Put the codes into the planes, in place: native code reads the factors where they are."""
         for i, plane in enumerate(self._planes()):
-            self.factors[6 + i].copy_(_shown(self.factors[6 + i], self.used[i], plane))
+            self.factors[self.first + i].copy_(_shown(self.factors[self.first + i], self.used[i], plane))
 
     def result(self) -> CodedField:
         """Rows of their own go on from what they were before rounding: they fall into the same steps."""
         field, planes = self.coded.field, self._planes()
         shown = [_shown(field.color[i], self.used[i], planes[i]) for i in range(3)]
-        lines = [line.detach() for line in _lines(self.factors)]
-        density, color = (*field.density[:3], *lines[:3]), (*shown, *lines[3:])
+        lines = [line.detach() for line in self._lines(self.factors)]
+        n = self.first - 3
+        density, color = (*field.density[:3], *lines[:n]), (*shown, *lines[n:])
         return CodedField(replace(field, density=density, color=color, decoder=decoder_of(self.tensors)), planes)
+
+    def _lines(self, factors: list[Tensor]) -> list[Tensor]:
+        """All but the planes, of density, then of colour: lines, and the rows of bases."""
+        return [*factors[3 : self.first], *factors[self.first + 3 :]]
 
     def _planes(self) -> tuple[CodedPlane, ...]:
         return tuple(replace(plane, book=book) for plane, book in zip(self.coded.planes, self.books, strict=True))
-
-
-def _lines(factors: list[Tensor]) -> list[Tensor]:  # of density, then of colour
-    return [*factors[3:6], *factors[9:12]]
 
 
 def _classes(loads: Tensor, shares: Shares) -> Tensor:  # [U] -> [U] int64

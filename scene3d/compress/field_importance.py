@@ -21,7 +21,7 @@ def plane_importance(field: Field, cameras: Cameras) -> tuple[Tensor, Tensor, Te
     """Sums of weights of samples over all pixels, shared among the four nodes around each sample.
 
     Args:
-        field: Of the kind vm, float32 on the CPU.
+        field: Of the kind vm or rbf, float32 on the CPU.
         cameras: Views that matter.
 
     Returns:
@@ -31,8 +31,10 @@ def plane_importance(field: Field, cameras: Cameras) -> tuple[Tensor, Tensor, Te
     stand_in = tuple(
         (torch.zeros if value.ndim == 3 else torch.ones)(*value.shape[:-1], LANES) for value in field.color
     )
-    decoder = decoder_of([field.decoder.basis[: 3 * LANES], *field.decoder.tensors()[1:]])
-    native = NativeField(replace(field, color=stand_in, decoder=decoder), MarchSettings(min_weight=0.0))
+    basis = field.decoder.basis.new_zeros(field.n_modes * LANES, field.decoder.basis.shape[1])
+    decoder = decoder_of([basis, *field.decoder.tensors()[1:]])
+    plain = replace(field, color=stand_in, decoder=decoder, shading="deferred")
+    native = NativeField(plain, MarchSettings(min_weight=0.0))
     grads = [torch.zeros_like(value) for value in (*field.density, *stand_in)]
     marks, tape = empty_marks(grads), native.new_tape()
     for c in range(len(cameras)):
@@ -44,5 +46,6 @@ def plane_importance(field: Field, cameras: Cameras) -> tuple[Tensor, Tensor, Te
             sums = native.march(*camera_rays(camera, view, columns[pixels], rows[pixels]), None, tape)
             nothing = torch.zeros_like(sums.opacity)
             native.march_backward(tape, RaySums(torch.ones_like(sums.features), nothing, nothing), grads, marks)
-    xy, xz, yz = (grad[..., 0].contiguous() for grad in grads[6:9])
+    first = len(field.density)
+    xy, xz, yz = (grad[..., 0].contiguous() for grad in grads[first : first + 3])
     return xy, xz, yz

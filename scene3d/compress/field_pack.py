@@ -18,7 +18,7 @@ from scene3d.compress.goal import Goal
 from scene3d.core.cameras import Cameras
 from scene3d.core.fields import Field
 from scene3d.core.scene import Scene
-from scene3d.io.field_codes import decode_codes, encode_codes
+from scene3d.io.field_codes import CODED_KINDS, decode_codes, encode_codes
 from scene3d.io.field_steps import Steps, decode_steps, encode_steps
 from scene3d.io.s3d_container import Container, container_bytes
 from scene3d.render import paths, surround
@@ -72,15 +72,16 @@ def pack_field(
         scene: That holds a field.
         goal: A drop that is allowed, or a size.
         cameras: Views that matter; None makes some up around the scene.
-        has_codes: Use codebooks; the field must be of the kind vm.
+        has_codes: Use codebooks; the field must be of the kind vm or rbf.
         psnr_of: Mean PSNR of a scene against held-out photos; None where there are none: a drop is then one that the
             fidelity to the field's own renders makes likely.
 
     Raises:
         ValueError: codebooks were asked of another kind of field.
     """
-    if has_codes and scene.kind != "vm":
-        raise ValueError(f"method: codebooks are for vm fields, this is {scene.size_text()}. Use --method context")
+    if has_codes and scene.kind not in CODED_KINDS:
+        kinds = " and ".join(CODED_KINDS)
+        raise ValueError(f"method: codebooks are for {kinds} fields, this is {scene.size_text()}. Use --method context")
     around = _around(scene) if cameras is None else cameras
     views = _small(_some(around, N_VIEWS))
     weighed = _small(_some(around, N_WEIGHED)) if has_codes else None

@@ -42,6 +42,27 @@ def decode_symbols(data: bytes, n: int, n_bits: int) -> np.ndarray:
     return values
 
 
+def encode_layers(symbols: np.ndarray, above: np.ndarray, n_bits: int) -> bytes:
+    """Code layers of numbers over the same places, signs folded into the lowest bit (0, -1, 1, -2 ...).
+
+    Args:
+        symbols: 0 to 2^n_bits - 1. [L, N]
+        above: Of each place an earlier one where numbers are likely to be similar; -1: none. [N]
+        n_bits: 1 to 16.
+    """
+    values = np.array(symbols, np.int32, order="C")
+    if values.size and not (values.min() >= 0 and int(values.max()) >> n_bits == 0):
+        raise ValueError(f"symbols: expected 0 to {2**n_bits - 1}, got {values.min()} to {values.max()}")
+    return _native().encode_layers(values, np.ascontiguousarray(above, np.int32), n_bits)
+
+
+def decode_layers(data: bytes, n_layers: int, above: np.ndarray, n_bits: int) -> np.ndarray:
+    """The inverse of encode_layers. [L, N] int32"""
+    values = np.zeros((n_layers, len(above)), np.int32)
+    _native().decode_layers(data, values, np.ascontiguousarray(above, np.int32), n_bits)
+    return values
+
+
 def encode_cells(cells: np.ndarray, depth: int) -> tuple[bytes, bytes, np.ndarray]:
     """Code cells of a grid of 2^depth a side as an octree: their order costs nothing.
 

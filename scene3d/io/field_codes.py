@@ -1,4 +1,4 @@
-"""Radiance fields of planes and lines (vm) in the .s3d container with codebooks for what is hardly seen (VQRF).
+"""Radiance fields of planes and lines (vm, rbf) in the .s3d container with codebooks for what is hardly seen (VQRF).
 
 A node of a plane of colour is empty, a code of the plane's codebook, or a row of its own, by how much it is seen. Rows
 and codebooks are rounded as in field_steps, rows in steps that are the coarser the less they are seen. Ranks are cut
@@ -18,13 +18,24 @@ import torch
 from torch import Tensor
 
 from scene3d.core.errors import FormatError
-from scene3d.core.fields import FACTORS, Decoder, Field, decoder_of
+from scene3d.core.fields import BASES, FACTORS, Decoder, Field
 from scene3d.core.scene import Scene
 from scene3d.io import entropy, field_codec
-from scene3d.io.field_steps import Steps, decode_rows, encode_rows, rank_steps, read_decoder, used_nodes
+from scene3d.io.field_steps import (
+    Places,
+    Steps,
+    by_mode,
+    decode_rows,
+    encode_rows,
+    rank_steps,
+    read_decoder,
+    rows_above,
+    used_nodes,
+)
 from scene3d.io.s3d_container import DAMAGED, Container
 
 CODEC = "field-codes"
+CODED_KINDS = ("vm", "rbf")
 # Classes of nodes; from ROW on, rows whose steps grow by the square root of 2 from class to class.
 EMPTY, CODE, ROW = 0, 1, 2
 CLASS_BITS = 3
@@ -62,22 +73,8 @@ class CodedPlane:
         return 2 ** ((self.classes[self.is_row] - ROW) / 2)
 
 
-def strongest_first(field: Field) -> Field:
-    """The same field with the ranks of colour in falling order of what they add to the decoder's features."""
-    rank, colors, basis = field.ranks[1], list(field.color), field.decoder.basis.clone()
-    for mode in range(3):
-        rows = slice(mode * rank, (mode + 1) * rank)
-        sizes = [colors[k].reshape(-1, rank).square().mean(dim=0).sqrt() for k in (mode, mode + 3)]
-        order = (sizes[0] * sizes[1] * basis[rows].norm(dim=1)).argsort(descending=True)
-        for k in (mode, mode + 3):
-            colors[k] = colors[k][..., order].contiguous()
-        basis[rows] = basis[rows][order]
-    decoder = decoder_of([basis, *field.decoder.tensors()[1:]])
-    return replace(field, color=tuple(colors), decoder=decoder)
-
-
 def encode_codes(scene: Scene, planes: tuple[CodedPlane, ...], steps: Steps) -> Container:
-    """The container of a vm field whose ranks are in order.
+    """The container of a vm or rbf field whose ranks are in order.
 
     Args:
         scene: Holds the field.
@@ -88,26 +85,28 @@ def encode_codes(scene: Scene, planes: tuple[CodedPlane, ...], steps: Steps) -> 
     plain = field_codec.encode_field(scene)
     gains, bits = field.decoder.basis.norm(dim=1), {}
     chunks = {"decoder": _float16(field.decoder)}
-    chunks.update({name: data for name, data in plain.chunks.items() if name == "occupancy"})
-    names = FACTORS["vm"]
+    chunks.update({name: data for name, data in plain.chunks.items() if name in ("occupancy", BASES)})
+    names = FACTORS[field.kind]
     for i, (name, value) in enumerate(zip(names, field.density, strict=True)):
-        shown = value[used_nodes(field.occupancy, value.shape[:-1], name)]
-        key = f"density_{name}"
-        chunks[key], bits[key] = encode_rows(shown, rank_steps(field, field.density, i, None, steps.density))
+        places, key = Places.of(name, value.shape[:-1], field.occupancy, ()), f"density_{name}"
+        per_rank = rank_steps(field, field.density, i, None, steps.density)
+        chunks[key], bits[key] = encode_rows(value[places.used], per_rank, places.above)
     for name, plane in zip(names, planes, strict=False):
         chunks[f"classes_{name}"] = entropy.encode_symbols(plane.classes.numpy(), CLASS_BITS)
         n_bits = _label_bits(len(plane.book))
         chunks[f"labels_{name}"] = entropy.encode_symbols(plane.labels.numpy(), n_bits)
     for start in range(0, field.ranks[1], GROUP):
         ranks = slice(start, start + GROUP)
-        for i, (name, value) in enumerate(zip(names, field.color, strict=True)):
+        for i in by_mode(field.kind, 0):
+            name, value = names[i], field.color[i]
             per_rank = rank_steps(field, field.color, i, gains, steps.color)[ranks]
-            rows = value.reshape(-1, value.shape[-1])
+            rows, above = value.reshape(-1, value.shape[-1]), np.full(len(value), -1, np.int32)
             if i < 3:
-                shown = value[used_nodes(field.occupancy, value.shape[:-1], name)]
-                rows = torch.cat([planes[i].book, shown[planes[i].is_row] / planes[i].coarseness[:, None]])
+                used = used_nodes(field.occupancy, value.shape[:-1], name)
+                rows = torch.cat([planes[i].book, value[used][planes[i].is_row] / planes[i].coarseness[:, None]])
+                above = _above_rows(used, planes[i])
             key = f"color_{name}_{start}"
-            chunks[key], bits[key] = encode_rows(rows[:, ranks], per_rank)
+            chunks[key], bits[key] = encode_rows(rows[:, ranks], per_rank, above)
     meta = {**plain.meta, "bits": bits, "codes": [len(plane.book) for plane in planes], "ends_early": True}
     return replace(plain, codec=CODEC, chunks=chunks, n_items=0, meta=meta)
 
@@ -120,8 +119,8 @@ def decode_codes(container: Container, path: Path) -> Field:
     """
     layout = field_codec.read_layout(container, path)
     bits, codes = container.meta.get("bits"), container.meta.get("codes")
-    if layout.kind != "vm" or not isinstance(bits, dict):
-        raise FormatError(path, "expected a vm field and a table of bits", remedy=DAMAGED)
+    if layout.kind not in CODED_KINDS or not isinstance(bits, dict):
+        raise FormatError(path, "expected a vm or rbf field and a table of bits", remedy=DAMAGED)
     n_numbers = sum(int(np.prod(shape, dtype=np.int64)) for _, _, shape in layout.factors())
     if n_numbers > NUMBERS_PER_BYTE * sum(map(len, container.chunks.values())) + FREE_NUMBERS:
         raise FormatError(path, f"says {n_numbers:,} numbers, but has not the bytes for them", remedy=DAMAGED)
@@ -132,8 +131,8 @@ def decode_codes(container: Container, path: Path) -> Field:
         used = used_nodes(layout.occupancy, torch.Size(shape[:-1]), name)
         value = torch.zeros(shape)
         if label == "density":
-            key = f"density_{name}"
-            value[used] = decode_rows(container, key, bits.get(key), (int(used.sum()), shape[-1]), path)
+            key, above = f"density_{name}", Places.of(name, used.shape, layout.occupancy, ()).above
+            value[used] = decode_rows(container, key, bits.get(key), shape[-1], above, path)
             density.append(value)
             continue
         plane = next(planes) if len(name) == 2 else None
@@ -154,14 +153,14 @@ def _read_color(
     path: Path,
 ) -> int:
     """Fill a factor of colour; returns how many of its ranks are not there."""
+    above = np.full(int(used.sum()), -1, np.int32) if plane is None else _above_rows(used, plane)
     for start in range(0, value.shape[-1], GROUP):
         key = f"color_{name}_{start}"
         if start > 0 and key not in container.chunks:
             return value.shape[-1] - start
         stop = min(start + GROUP, value.shape[-1])
         n_codes = 0 if plane is None else len(plane.book)
-        n_rows = int(used.sum()) if plane is None else n_codes + int(plane.is_row.sum())
-        rows = decode_rows(container, key, bits.get(key), (n_rows, stop - start), path)
+        rows = decode_rows(container, key, bits.get(key), stop - start, above, path)
         if plane is None:
             value[used, start:stop] = rows
             continue
@@ -188,6 +187,14 @@ def _read_planes(container: Container, layout: field_codec.Layout, codes: Any, p
             raise FormatError(path, f"labels: expected less than {n_codes}, got {int(found.max())}", remedy=DAMAGED)
         planes.append(CodedPlane(classes, found, torch.zeros(n_codes, 0)))
     return planes
+
+
+def _above_rows(used: Tensor, plane: CodedPlane) -> np.ndarray:
+    """Places beside those of the rows of a plane's codebook, which has none, and then of its nodes."""
+    with_row = used.numpy().copy()
+    with_row[with_row] = plane.is_row.numpy()
+    beside, n_codes = rows_above(with_row), len(plane.book)
+    return np.concatenate([np.full(n_codes, -1), np.where(beside < 0, -1, beside + n_codes)]).astype(np.int32)
 
 
 def _label_bits(n_codes: int) -> int:

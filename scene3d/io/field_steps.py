@@ -2,31 +2,38 @@
 
 A factor is divided by the steps of its ranks, rounded, and coded rank by rank along its nodes. Of planes only nodes of
 occupied cells are coded; the others are 0. Which those are follows from the occupancy, in whole numbers. The decoder's
-network is kept in float16.
+network is kept in float16. Ranks of colour are cut into groups, the strongest first, in chunks of their own at the end
+of the file: one that ends early gives a field with fewer ranks of colour.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scene3d.core.errors import FormatError
-from scene3d.core.fields import AXES, VM_FACTORS, Decoder, Field, decoder_of
+from scene3d.core.fields import AXES, BASES, VM_FACTORS, Decoder, Field, FieldKind, LeafLevel, decoder_of
 from scene3d.core.scene import Scene
 from scene3d.io import entropy, field_codec
 from scene3d.io.s3d_container import DAMAGED, Container
 
-CODEC = "field-steps"
+CODEC = "field-ranks"
+# Ranks of a group.
+GROUP = 8
 # Lines are few: they are rounded so much finer than planes.
 LINE_FINENESS = 8.0
 SMALLEST_STEP = 1e-6
 # Zeros cost a hundredth of a bit.
 NUMBERS_PER_BYTE = 512
 FREE_NUMBERS = 1 << 22
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,23 +46,29 @@ class Steps:
 
 def encode_steps(scene: Scene, steps: Steps) -> Container:
     """The container of a scene that holds a field, rounded."""
-    field = scene.field().detach().to("cpu", torch.float32)
+    field = strongest_first(scene.field().detach().to("cpu", torch.float32))
     plain = field_codec.encode_field(scene)
-    names, chunks, bits = field.names, {}, {}
-    gains = field.decoder.basis.norm(dim=1)
-    for label, factors, step in (("density", field.density, steps.density), ("color", field.color, steps.color)):
-        for i, (name, value) in enumerate(zip(names, factors, strict=True)):
-            per_rank = rank_steps(field, factors, i, gains if label == "color" else None, step)
-            shown = value[used_nodes(field.occupancy, value.shape[:-1], name)]
-            chunk, n_bits = encode_rows(shown, per_rank)
-            chunks[f"{label}_{name}"], bits[f"{label}_{name}"] = chunk, n_bits
+    names, bits = field.names, {}
+    chunks = {key: data for key, data in plain.chunks.items() if not key.startswith(("density_", "color_"))}
     chunks["decoder"] = b"".join(value.numpy().astype("<f2").tobytes() for value in field.decoder.tensors())
-    chunks.update({name: data for name, data in plain.chunks.items() if name not in chunks})
-    return replace(plain, codec=CODEC, chunks=chunks, n_items=0, meta={**plain.meta, "bits": bits})
+    places = [Places.of(name, value.shape[:-1], field.occupancy, field.levels) for name, value in _named(field)]
+    for i, (name, value) in enumerate(zip(names, field.density, strict=True)):
+        key = f"density_{name}"
+        per_rank = rank_steps(field, field.density, i, None, steps.density)
+        chunks[key], bits[key] = encode_rows(value[places[i].used], per_rank, places[i].above)
+    gains = field.decoder.basis.norm(dim=1)
+    of_color = [rank_steps(field, field.color, i, gains, steps.color) for i in range(len(names))]
+    for start in range(0, field.ranks[1], GROUP):
+        ranks = slice(start, start + GROUP)
+        for i in by_mode(field.kind, len(field.levels)):
+            key, value = f"color_{names[i]}_{start}", field.color[i][places[i].used]
+            chunks[key], bits[key] = encode_rows(value[:, ranks], of_color[i][ranks], places[i].above)
+    meta = {**plain.meta, "bits": bits, "ends_early": True}
+    return replace(plain, codec=CODEC, chunks=chunks, n_items=0, meta=meta)
 
 
 def decode_steps(container: Container, path: Path) -> Field:
-    """The field of a container.
+    """The field of a container; with fewer ranks of colour where the last chunks are missing.
 
     Raises:
         FormatError: a size is out of range or does not agree with the bytes that are there.
@@ -68,14 +81,114 @@ def decode_steps(container: Container, path: Path) -> Field:
     n_numbers = sum(int(np.prod(shape, dtype=np.int64)) for _, _, shape in layout.factors())
     if n_numbers > NUMBERS_PER_BYTE * sum(map(len, container.chunks.values())) + FREE_NUMBERS:
         raise FormatError(path, f"says {n_numbers:,} numbers, but has not the bytes for them", remedy=DAMAGED)
-    factors = []
+    factors, missing = [], 0
     for label, name, shape in layout.factors():
-        key = f"{label}_{name}"
-        used = used_nodes(layout.occupancy, torch.Size(shape[:-1]), name)
+        places = Places.of(name, torch.Size(shape[:-1]), layout.occupancy, layout.levels)
         value = torch.zeros(shape)
-        value[used] = decode_rows(container, key, bits.get(key), (int(used.sum()), shape[-1]), path)
+        if label == "density":
+            key = f"density_{name}"
+            value[places.used] = decode_rows(container, key, bits.get(key), shape[-1], places.above, path)
+        else:
+            missing = max(missing, _read_color(value, name, places, container, bits, path))
         factors.append(value)
+    if missing:
+        logger.warning("%s: cut off: %d of %d ranks of colour are missing", path, missing, layout.ranks[1])
     return layout.field(tuple(factors), read_decoder(container, layout.decoder_shapes(), path))
+
+
+def _read_color(
+    value: Tensor, name: str, places: Places, container: Container, bits: dict[str, Any], path: Path
+) -> int:
+    """Fill a factor of colour; returns how many of its ranks are not there."""
+    rank = value.shape[-1]
+    for start in range(0, rank, GROUP):
+        key, n = f"color_{name}_{start}", min(GROUP, rank - start)
+        if start > 0 and key not in container.chunks:
+            return rank - start
+        value[places.used, start : start + n] = decode_rows(container, key, bits.get(key), n, places.above, path)
+    return 0
+
+
+def strongest_first(field: Field) -> Field:
+    """The same field with the ranks of colour in falling order of what they add to the decoder's features.
+
+    Those of radial bases stay: their channels differ in frequency, the lowest comes first.
+    """
+    rank, colors, basis = field.ranks[1], list(field.color), field.decoder.basis.clone()
+    for mode, members in enumerate(mode_factors(field.kind, len(field.levels))):
+        if field.names[members[0]] == BASES:
+            continue
+        rows = slice(mode * rank, (mode + 1) * rank)
+        size = basis[rows].norm(dim=1)
+        for k in members:
+            size = size * colors[k].reshape(-1, rank).square().mean(dim=0).sqrt()
+        order = size.argsort(descending=True)
+        for k in members:
+            colors[k] = colors[k][..., order].contiguous()
+        basis[rows] = basis[rows][order]
+    decoder = decoder_of([basis, *field.decoder.tensors()[1:]])
+    return replace(field, color=tuple(colors), decoder=decoder)
+
+
+def mode_factors(kind: FieldKind, n_levels: int) -> list[tuple[int, ...]]:
+    """Numbers of the factors whose product is each mode."""
+    if kind in ("vm", "rbf"):
+        planes: list[tuple[int, ...]] = [(i, i + 3) for i in range(3)]
+        return [*planes, (len(VM_FACTORS),)] if kind == "rbf" else planes
+    return [(3 * i, 3 * i + 1, 3 * i + 2) for i in range(1 if kind == "cp" else n_levels)]
+
+
+def by_mode(kind: FieldKind, n_levels: int) -> list[int]:
+    """Numbers of all factors, those of a mode side by side: as many modes as possible are whole where a file ends."""
+    return [i for members in mode_factors(kind, n_levels) for i in members]
+
+
+def _named(field: Field) -> list[tuple[str, Tensor]]:
+    return list(zip(field.names, field.density, strict=True))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the numbers of a factor that are coded stand, in the order of coding.
+
+    Attributes:
+        used: Which nodes those are.
+        above: Of each an earlier one beside it, in another row of a plane or another leaf; -1: none. [P]
+    """
+
+    used: Tensor
+    above: np.ndarray
+
+    @staticmethod
+    def of(name: str, nodes: torch.Size, occupancy: Tensor | None, levels: tuple[LeafLevel, ...]) -> Places:
+        """The places of a factor with so many nodes."""
+        used = used_nodes(occupancy, nodes, name)
+        if levels:
+            level = levels[int(name[1])]
+            beside = leaves_beside(level, AXES.index(name[0]))[:, None] * level.nodes + np.arange(level.nodes)
+            return Places(used, np.where(beside < 0, -1, beside).reshape(-1).astype(np.int32))
+        return Places(used, rows_above(used.numpy()) if used.ndim == 2 else np.full(int(used.sum()), -1, np.int32))
+
+
+def rows_above(used: np.ndarray) -> np.ndarray:
+    """Of each used node of a plane the number of that in the row before, -1 where that is not used. [B, A] to [P]"""
+    numbers = np.where(used, used.reshape(-1).cumsum().reshape(used.shape) - 1, -1)
+    before = np.full(used.shape, -1, np.int64)
+    before[1:] = numbers[:-1]
+    return before[used].astype(np.int32)
+
+
+def leaves_beside(level: LeafLevel, axis: int) -> np.ndarray:
+    """Of each leaf an earlier one next to it, across the axis first; far below 0: none. [L]"""
+    numbers = level.numbers().numpy().astype(np.int64)
+    found = np.full(numbers.shape, -(1 << 30), np.int64)
+    # The last to be set counts: neighbours along the axis itself share but one node.
+    for other in sorted(range(3), key=lambda a: (a != axis, a)):
+        dim = 2 - other
+        before = np.roll(numbers, 1, axis=dim)
+        before[tuple(slice(0, 1) if d == dim else slice(None) for d in range(3))] = -1
+        found = np.where(before >= 0, before, found)
+    return found[numbers >= 0]
 
 
 def used_nodes(occupancy: Tensor | None, nodes: torch.Size, name: str) -> Tensor:
@@ -114,17 +227,17 @@ def rank_steps(field: Field, factors: tuple[Tensor, ...], i: int, gains: Tensor 
     return (step / fineness / size.clamp_min(SMALLEST_STEP)).half().float().clamp(SMALLEST_STEP, 6e4)
 
 
-def encode_rows(values: Tensor, steps: Tensor) -> tuple[bytes, int]:
-    """Numbers in whole steps, rank after rank, and the bits of the largest. [P, R], [R]"""
+def encode_rows(values: Tensor, steps: Tensor, above: np.ndarray) -> tuple[bytes, int]:
+    """Numbers in whole steps, rank after rank, and the bits of the largest. [P, R], [R], see Places"""
     scaled = values / steps
     limit = (1 << (entropy.MAX_SYMBOL_BITS - 1)) - 1
     whole = scaled.round().clamp(-limit, limit).long()
-    folded = torch.where(whole >= 0, 2 * whole, -2 * whole - 1).T.reshape(-1).numpy()
+    folded = torch.where(whole >= 0, 2 * whole, -2 * whole - 1).T.numpy()
     n_bits = max(1, int(folded.max(initial=0)).bit_length())
-    return steps.numpy().astype("<f2").tobytes() + entropy.encode_symbols(folded, n_bits), n_bits
+    return steps.numpy().astype("<f2").tobytes() + entropy.encode_layers(folded, above, n_bits), n_bits
 
 
-def decode_rows(container: Container, key: str, n_bits: object, shape: tuple[int, int], path: Path) -> Tensor:
+def decode_rows(container: Container, key: str, n_bits: object, rank: int, above: np.ndarray, path: Path) -> Tensor:
     """The inverse of encode_rows. [P, R]
 
     Raises:
@@ -133,13 +246,12 @@ def decode_rows(container: Container, key: str, n_bits: object, shape: tuple[int
     data = field_codec.chunk_of(container, key, path)
     if not isinstance(n_bits, int) or not 1 <= n_bits <= entropy.MAX_SYMBOL_BITS:
         raise FormatError(path, f"bits of {key!r}: expected 1 to {entropy.MAX_SYMBOL_BITS}, got {n_bits!r}")
-    count, rank = shape
     if len(data) < 2 * rank:
         raise FormatError(path, f"expected at least {2 * rank} bytes of {key!r}, got {len(data)}", remedy=DAMAGED)
     steps = torch.from_numpy(np.frombuffer(data[: 2 * rank], "<f2").astype(np.float32))
-    folded = torch.from_numpy(entropy.decode_symbols(data[2 * rank :], count * rank, n_bits)).long()
+    folded = torch.from_numpy(entropy.decode_layers(data[2 * rank :], rank, above, n_bits)).long()
     whole = torch.where(folded % 2 == 0, folded // 2, -(folded + 1) // 2)
-    return whole.reshape(rank, count).T.float() * steps
+    return whole.T.float() * steps
 
 
 def read_decoder(container: Container, shapes: list[tuple[int, ...]], path: Path) -> Decoder:

@@ -10,6 +10,7 @@ from torch import Tensor
 from scene3d.core.capture import Capture
 from scene3d.core.errors import CaptureError
 from scene3d.ops.occupancy import cell_centers, dilate
+from scene3d.ops.rays import camera_rays
 from scene3d.recon.initialize import HULL_ALPHA, HULL_SLACK, MIN_POINTS, random_points, usable_points
 from scene3d.recon.photos import PhotoStore
 from scene3d.recon.scene_frame import look_up_photo
@@ -19,6 +20,10 @@ MARGIN = 0.05  # Of the size of the box, on every side.
 OUTLIERS = 0.01  # Share of the points that may lie outside of the box, on every side of every axis.
 HULL_CELLS = 64
 HULL_VIEWS = 48
+# Photos that must agree on some cell.
+LEAST_VIEWS = 3
+# Rays along each side of a photo that look for a given box.
+RAYS_A_SIDE = 24
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +60,25 @@ def given_box(numbers: tuple[float, ...]) -> Tensor:
     return box
 
 
+def check_is_seen(box: Tensor, capture: Capture) -> None:
+    """Check that some ray of the training photos meets a box.
+
+    Raises:
+        CaptureError: none does.
+    """
+    cameras = capture.cameras.select(capture.train).to(dtype=torch.float32)
+    share = (torch.arange(RAYS_A_SIDE) + 0.5) / RAYS_A_SIDE
+    rows, columns = (v.reshape(-1) for v in torch.meshgrid(share, share, indexing="ij"))
+    views = torch.arange(len(cameras)).repeat_interleave(len(rows))
+    sizes = cameras.sizes[views]
+    n = len(cameras)
+    origins, directions = camera_rays(cameras, views, columns.repeat(n) * sizes[:, 0], rows.repeat(n) * sizes[:, 1])
+    crossings = torch.stack([(corner - origins) / directions for corner in box])
+    enters, leaves = crossings.amin(dim=0).amax(dim=1), crossings.amax(dim=0).amin(dim=1)
+    if not bool(((leaves > 0) & (enters <= leaves)).any()):
+        raise CaptureError(capture.source, "no photo looks at the box of the field", "Check --field.box and the poses")
+
+
 def hull_cells(capture: Capture, box: Tensor) -> Tensor | None:
     """Cells of the box that may hold something, from silhouettes; None where photos have no alpha. [Z, Y, X] bool
 
@@ -74,8 +98,10 @@ def hull_cells(capture: Capture, box: Tensor) -> Tensor | None:
         seen, _, alpha = look_up_photo(store, view, points)
         n_seen += seen
         n_inside += seen & (alpha > HULL_ALPHA)
-    cells = ((n_seen == 0) | (n_inside >= (1 - HULL_SLACK) * n_seen)).reshape(centers.shape[:3])
-    if not bool(cells.any()):
+    is_inside = n_inside >= (1 - HULL_SLACK) * n_seen
+    cells = ((n_seen == 0) | is_inside).reshape(centers.shape[:3])
+    # What hardly any photo shows may hold something, but not all of it.
+    if not bool((is_inside & (n_seen >= min(LEAST_VIEWS, len(views)))).any()):
         raise CaptureError(
             capture.source, "the box of the field lies outside of all silhouettes", "Check --box and the poses"
         )

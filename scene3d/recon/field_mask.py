@@ -26,10 +26,16 @@ def find_occupied(field: Field, keep_cells: float, min_alpha: float = MIN_CELL_A
         field: As fitted so far.
         keep_cells: Where fewer than this share of the cells hold anything, the densest ones are kept, with a warning.
         min_alpha: Opacity along one step below which a cell is empty.
+
+    Raises:
+        ValueError: a density is not finite.
     """
     shape = _cell_shape(field)
     centers = cell_centers(shape, field.box).reshape(-1, 3)
     features = native_field(field).density_features(centers)
+    if not bool(features.isfinite().all()):
+        words = "expected finite densities, got others: check the poses and photos, or use a smaller --field.lr-factors"
+        raise ValueError(f"field: {words}")
     optical = torch.nn.functional.softplus(features + field.density_shift) * (field.density_scale * field.step)
     if field.occupancy is not None:
         optical = torch.where(is_occupied(field.occupancy, field.box, centers), optical, 0.0)

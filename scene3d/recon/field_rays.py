@@ -70,6 +70,8 @@ class RayPool:
         # Pixels that masks leave, and those of them that are drawn; None = all.
         self._used: Tensor | None = None
         self._read(capture)
+        if self._alpha is not None and not bool((self._alpha > 0).any()):
+            raise CaptureError(capture.source, "all training photos are transparent everywhere", "Check their alpha")
         if self._mask is not None:
             self._used = self._mask.nonzero()[:, 0].int()
             if len(self._used) == 0:

@@ -15,7 +15,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture
 from scene3d.core.errors import CaptureError
 from scene3d.core.warp import Warp
-from scene3d.recon.field_box import find_box, given_box
+from scene3d.recon.field_box import check_is_seen, find_box, given_box
 from scene3d.recon.field_settings import SpaceName
 from scene3d.recon.initialize import MIN_POINTS, usable_points
 from scene3d.recon.scene_frame import focus_point, scene_extent
@@ -60,11 +60,13 @@ def find_space(
         seed: Of random points where a box must be found without any.
 
     Raises:
-        CaptureError: the cameras do not look one way, where ndc was asked for.
+        CaptureError: the cameras do not look one way, where ndc was asked for, or no photo looks at the box.
         ValueError: a box without volume.
     """
     if box is not None:
-        return Space(given_box(box), None, "a box, as given")
+        found = given_box(box)
+        check_is_seen(found, capture)
+        return Space(found, None, "a box, as given")
     cameras = capture.cameras.select(capture.train).to(dtype=torch.float32)
     if wanted == "box" or (wanted == "auto" and capture.has_alpha):
         return Space(

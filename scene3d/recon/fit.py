@@ -22,6 +22,7 @@ from scene3d.core.push import Influence, Push
 from scene3d.ops.threads import single_threaded_torch
 from scene3d.recon import checkpoint, exposure, losses, pose_refine, schedule, strategy_default, strategy_mcmc
 from scene3d.recon.densify import Clock, GradStats, is_refine_step
+from scene3d.recon.depth_terms import with_depth_maps
 from scene3d.recon.descent import Descent, Objective
 from scene3d.recon.fit_state import FitState
 from scene3d.recon.optim import with_sh_degree
@@ -128,7 +129,8 @@ class _Run:
         self.extent = scene_extent(capture.cameras.select(capture.train))
         self.photos = PhotoStore(capture)
         self.raster = RasterSettings(antialiased=settings.antialiased, absgrad=settings.strategy.absgrad)
-        self.descent = Descent(settings, hooks.objective, hooks.influence is not None)
+        objective = with_depth_maps(hooks.objective, capture, settings)
+        self.descent = Descent(settings, objective, hooks.influence is not None)
         self.state = self._first_state(gaussians)
         self.loss = math.nan
         self.validation: Validation | None = None

@@ -117,6 +117,7 @@ class FitSettings:
         sh_every: Fraction of the run after which one more degree is added.
         ssim_lambda: Weight of 1 - SSIM against L1.
         s3im: Weight of 1 - S3IM, the similarity in structure of random pixels (Xie et al. 2023). 0 = none.
+        depth_weight: Of the squared relative error of depth, where the capture has depth maps.
         opacity_reg: Weight of the mean opacity in the loss.
         scale_reg: Weight of the mean scale (in scene extents) in the loss.
         antialiased: Opacity compensation of Mip-Splatting.
@@ -142,6 +143,7 @@ class FitSettings:
     sh_every: float = 1 / 30
     ssim_lambda: float = 0.2
     s3im: float = 0.0
+    depth_weight: float = 0.0
     opacity_reg: float = 0.0
     scale_reg: float = 0.0
     antialiased: bool = False
@@ -168,5 +170,7 @@ class FitSettings:
             raise ValueError(f"time_limit: expected more than 0 seconds, got {self.time_limit}")
         if not self.s3im >= 0:
             raise ValueError(f"s3im: expected 0 or more, got {self.s3im}")
+        if not self.depth_weight >= 0:
+            raise ValueError(f"depth_weight: expected 0 or more, got {self.depth_weight}")
         if self.strategy.cap_max < 1:
             raise ValueError(f"strategy.cap_max: expected at least 1, got {self.strategy.cap_max}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,7 +48,13 @@ class Validation:
     protocol: str
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        views = [_without_infinity(asdict(view)) for view in self.views]
+        return {**_without_infinity(asdict(self)), "views": views}
+
+
+def _without_infinity(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no word for the PSNR of a perfect picture."""
+    return {name: None if value == math.inf else value for name, value in values.items()}
 
 
 def validate(

@@ -70,7 +70,8 @@ def run(scene: Scene, source: Path, out: Path, goal: Goal, sight: Sight, method:
         where = f"{len(sight.views)} views given, some of them, at up to 320 pixels"
     print(f"{packed.fidelity_db:.1f} dB against renders of the field as it was ({where})")
     if packed.drop_db is not None:
-        print(f"{packed.drop_db:.3f} dB less against held-out photos")
+        change = "less" if packed.drop_db >= 0 else "more"
+        print(f"{abs(packed.drop_db):.3f} dB {change} against held-out photos")
     elif goal.target_bytes is None:
         print(f"{goal.fidelity_db:.1f} dB keep a scene of {goal.scene_psnr:.1f} dB within {goal.max_drop_db:g} dB")
     if packed.remark:

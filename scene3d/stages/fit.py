@@ -133,6 +133,9 @@ class Config:
     """How small the file of --compact is to be."""
     s3im: float | None = None
     """Weight of S3IM, the similarity in structure of random pixels, in the loss. For captures that fit badly."""
+    depth_weight: float | None = None
+    """Weight of depth maps, where transforms.json names them (depth_file_path, depth_unit_scale_factor): 1 where
+    little else tells how far things are, 0.2 beside many photos. Steps take longer. Of fields see --field.depth."""
     opacity_reg: float | None = None
     """Weight of the mean opacity in the loss."""
     scale_reg: float | None = None
@@ -293,7 +296,7 @@ def fit_settings(config: Config, capture: Capture) -> FitSettings:
         preset = replace(for_codec(preset, wanted.noise_from), influence=str(wanted))
         preset = preset if config.max_steps is None else replace(preset, max_steps=config.max_steps)
     names = ("time_limit", "sh_degree", "antialiased", "exposure", "pose_opt", "background", "opacity_reg", "scale_reg")
-    more = ("surface", "surface_method", "s3im", "eval_steps", "checkpoint_every", "seed", "backend")
+    more = ("surface", "surface_method", "s3im", "depth_weight", "eval_steps", "checkpoint_every", "seed", "backend")
     if config.mask_weight is not None:
         if config.surface and config.surface_method == "2dgs":
             raise ValueError("mask_weight: the discs of --surface-method 2dgs take no masks. Use stereo, pgsr or rade")

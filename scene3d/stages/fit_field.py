@@ -83,7 +83,7 @@ class FieldConfig:
 # Options of `scene3d fit` that only Gaussians know; a field must not seem to follow them.
 SPLAT_OPTIONS = (
     *("strategy", "sh_degree", "antialiased", "exposure", "pose_opt", "opacity_reg", "scale_reg", "init"),
-    *("memory_limit", "compact", "small", "mask_weight"),
+    *("memory_limit", "compact", "small", "mask_weight", "depth_weight"),
 )
 
 OWN_OPTIONS = {"trivec": ("leaves", "leaf_nodes"), "rbf": ("bases", "placing", "waves")}
