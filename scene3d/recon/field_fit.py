@@ -268,10 +268,15 @@ class _Run:
             self._mask()
             state.n_masks = n_due
         n_due = sum(at <= state.fraction for at in settings.grow_at)
-        if state.n_growths < n_due:
+        if state.n_growths < n_due and not self._waits_for_mask():
             self._grow(n_due)
             state.n_growths = n_due
             self._hand_over()
+
+    def _waits_for_mask(self) -> bool:
+        """In short runs growth would come first, and a fine grid that is sampled everywhere takes most of the time."""
+        first_mask = min(self.settings.mask_after, self.settings.max_steps // 2)
+        return bool(self.settings.mask_at) and self.state.n_masks == 0 and self.state.step < first_mask
 
     def _grow(self, n_due: int) -> None:
         state, settings = self.state, self.settings
