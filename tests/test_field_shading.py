@@ -1,4 +1,4 @@
-"""Decoders that make a colour of each sample: native code against torch, gradients, images and files."""
+"""Decoders that make a colour of each sample: native code against torch, gradients, images, files and fits."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from field_scenes import random_field, random_rays
-from tiny_capture import tiny_cameras
+from tiny_capture import tiny_cameras, tiny_capture, tiny_scene
 
-from scene3d.core.errors import FormatError
+from scene3d.core.errors import BackendUnavailable, FormatError
 from scene3d.core.fields import Field
 from scene3d.core.scene import Scene
 from scene3d.io.registry import read_scene, write_scene
+from scene3d.recon.field_fit import FieldHooks, field_device, fit_field
+from scene3d.recon.field_settings import FieldFitSettings, field_preset
 from scene3d.render import field_cpu, field_reference
 from scene3d.render.field_bricks import takes
 from scene3d.render.field_march import SMOOTH, MarchSettings, shade
@@ -105,3 +107,26 @@ def test_a_file_says_how_it_is_shaded(tmp_path: Path):
     path.write_bytes(path.read_bytes().replace(b'"shading":"sample"', b'"shading":"simple"'))
     with pytest.raises(FormatError):
         read_scene(path)
+
+
+def test_a_fit_learns_resumes_exactly_and_leaves_the_gpu_alone(tmp_path: Path):
+    capture = tiny_capture(tiny_scene())
+    preset = replace(
+        field_preset("fast", "vm", 40), batch_rays=256, color_rank=16, last_voxels=20**3, first_voxels=12**3
+    )
+    settings = replace(preset, decoder="sample", mask_after=5)
+    whole = fit_field(capture, settings)
+    assert whole.field.shading == "sample"
+    assert whole.validation is not None
+    steps = iter(range(1000))
+    hooks = FieldHooks(should_stop=lambda: next(steps) == 17, checkpoint=tmp_path / "checkpoint.pt")
+    assert not fit_field(capture, settings, hooks).is_finished
+    again = fit_field(capture, settings, FieldHooks(checkpoint=tmp_path / "checkpoint.pt"))
+    parts = zip(
+        (*whole.field.factors(), *whole.field.decoder.tensors()),
+        (*again.field.factors(), *again.field.decoder.tensors()),
+        strict=True,
+    )
+    assert all(torch.equal(a, b) for a, b in parts)
+    with pytest.raises(BackendUnavailable):
+        field_device(FieldFitSettings(backend="cuda", decoder="sample"))

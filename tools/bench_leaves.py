@@ -74,6 +74,7 @@ def rows(steps: int) -> dict[str, FieldFitSettings]:
     leaves = replace(field_preset("fast", "trivec", steps), checkpoint_every=0)
     return {
         "vm": vm,
+        "vm, a colour of each sample": replace(vm, decoder="sample"),
         "vm, as long as with bases": replace(vm, max_steps=round(1.8 * steps)),
         "radial bases": rbf,
         "radial bases, even": replace(rbf, placing="even"),

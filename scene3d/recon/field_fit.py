@@ -39,9 +39,9 @@ from scene3d.recon.losses import eval_background
 from scene3d.recon.photos import on_device
 from scene3d.recon.validate import Validation, validate_scene
 from scene3d.render import backends
-from scene3d.render.field_cpu import NativeField
+from scene3d.render.field_cpu import NativeField, shade_backward
 from scene3d.render.field_device import native_decoder, native_field
-from scene3d.render.field_march import RaySums
+from scene3d.render.field_march import shade
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +137,8 @@ def field_device(settings: FieldFitSettings) -> torch.device:
     reason = backends.why_unavailable("cuda")
     if settings.kind == "rbf":
         reason = "it knows no radial bases"
+    if settings.decoder == "sample":
+        reason = "it knows no decoder of each sample"
     if reason is not None:
         raise BackendUnavailable("cuda", reason, "Use --backend cpu")
     return backends.device_for("cuda")
@@ -206,7 +208,7 @@ class _Run:
         sums = self.native.march(batch.origins, batch.directions, jitter, self.tape)
         self.n_samples = self.tape.n_samples
         decoder = native_decoder(state.field)
-        colors = decoder.decode(sums.features, sums.opacity, batch.directions)
+        colors = shade(decoder.decode, sums, batch.directions)
         background = self._background(len(batch.origins))
         target = batch.colors
         if batch.alpha is not None:
@@ -222,13 +224,12 @@ class _Run:
             state.n_skipped += 1
             self._check_finite()
             return loss
-        v_features, v_opacity, v_decoder = decoder.decode_backward(sums.features, sums.opacity, batch.directions, v_rgb)
-        v_opacity -= (v_rgb * background).sum(dim=1)
-        v_distance = torch.zeros_like(v_opacity)
+        v, v_decoder = shade_backward(decoder, sums, batch.directions, v_rgb)
+        v.opacity.sub_((v_rgb * background).sum(dim=1))
         if batch.distance is not None and self.settings.depth > 0:
             v_more, v_distance = distance_grads(sums, batch.distance, batch.weight, self.settings.depth)
-            v_opacity += v_more
-        v = RaySums(v_features, v_opacity, v_distance)
+            v.opacity.add_(v_more)
+            v.distance.add_(v_distance)
         self.native.march_backward(self.tape, v, state.grads, state.marks, self._distortion(len(error)))
         if self.settings.tv > 0 and state.step % TV_EVERY == 0:
             add_variation_grads(state, self.settings.tv * TV_EVERY)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scene3d.core.fields import LANES, FieldKind
+from scene3d.core.fields import LANES, FieldKind, Shading
 from scene3d.recon.settings import BackgroundName
 
 FieldPresetName = Literal["fast", "balanced", "best"]
@@ -37,6 +37,7 @@ class FieldFitSettings:
         color_rank: Ranks of each mode of colour, a multiple of 16.
         n_features: Features that the decoder takes, a multiple of 16.
         hidden: Width of its hidden layers, a multiple of 16.
+        decoder: deferred = a colour of each pixel, from the mean features of its ray; sample = of each sample.
         first_voxels: Nodes of the first grid, all in all.
         last_voxels: Nodes of the last grid; of leaves, as many as there would be if they filled the box.
         grow_at: Fractions of the run at which the grid grows; of trivec, the first makes the leaves; of rbf,
@@ -79,6 +80,7 @@ class FieldFitSettings:
     color_rank: int = 48
     n_features: int = 32
     hidden: int = 64
+    decoder: Shading = "deferred"
     first_voxels: int = 96**3
     last_voxels: int = 256**3
     grow_at: tuple[float, ...] = (0.05, 0.1, 0.16, 0.23)

@@ -188,6 +188,7 @@ def first_state(
         occupancy=occupancy,
         density_shift=-10.0 if warp is None else OPEN_SHIFT,
         warp=warp,
+        shading=settings.decoder,
     )
     n_numbers = sum(v.numel() for v in values.decoder.tensors())
     state = FieldState(values, [], (torch.zeros(n_numbers), torch.zeros(n_numbers)), generator)

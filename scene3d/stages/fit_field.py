@@ -10,7 +10,7 @@ from typing import Any
 
 from scene3d import __version__
 from scene3d.core.capture import Capture
-from scene3d.core.fields import FieldKind
+from scene3d.core.fields import FieldKind, Shading
 from scene3d.core.interrupt import stop_requests
 from scene3d.core.progress import duration_text
 from scene3d.core.scene import Scene, SceneInfo
@@ -66,6 +66,9 @@ class FieldConfig:
     """Ranks of each mode of colour, a multiple of 16."""
     hidden: int | None = None
     """Width of the decoder's layers, a multiple of 16. Wider ones tell more about reflections and are slower."""
+    decoder: Shading | None = None
+    """deferred = one evaluation a pixel, from the mean features of its ray; sample = one for each sample, as TensoRF:
+    slower in fits and several times slower in images."""
     batch_rays: int | None = None
     """Rays of one step."""
     l1: float | None = None
