@@ -44,10 +44,12 @@ def leafy_field(is_shifted: bool = False, nodes: int = 5) -> Field:
 
 def fields() -> dict[str, Field]:
     made = {kind: random_field(kind, has_occupancy=True).to(dtype=torch.float32) for kind in ("vm", "cp")}
+    for warp in ("cube", "frustum"):
+        made[warp] = random_field("vm", nodes=(24, 20, 26), warp=warp, step=0.02).to(dtype=torch.float32)
     return made | {"trivec": leafy_field(), "no mask": replace(leafy_field(), occupancy=None)}
 
 
-@pytest.mark.parametrize("name", ["vm", "cp", "trivec", "no mask"])
+@pytest.mark.parametrize("name", ["vm", "cp", "trivec", "no mask", "cube", "frustum"])
 def test_images_by_bricks_are_those_of_the_factors(name):
     field, cameras = fields()[name], tiny_cameras(1)
     want = render_scene(Scene(field), cameras, SETTINGS)
@@ -59,7 +61,7 @@ def test_images_by_bricks_are_those_of_the_factors(name):
         assert psnr(got.rgb[0], want.rgb[0]) > LEAST_DB, level
         assert psnr(got.alpha[0], want.alpha[0]) > LEAST_DB, level
     assert want.alpha.max() > 0.8
-    assert 0.05 < float((want.alpha > 0.1).float().mean()) < 1
+    assert float((want.alpha > 0.1).float().mean()) > 0.05
 
 
 def test_rays_that_gather_next_to_nothing_have_their_colour():

@@ -16,12 +16,12 @@ from scene3d.compress.goal import Goal
 from scene3d.core.errors import FormatError
 from scene3d.core.scene import Scene
 from scene3d.io.field_codec import decode_field, encode_field
-from scene3d.io.field_steps import Steps, decode_steps, encode_steps, used_nodes
+from scene3d.io.field_steps import Steps, balanced, decode_steps, encode_steps, used_nodes
 from scene3d.io.registry import read_scene, write_scene
 from scene3d.io.s3d_container import container_bytes, write_container
 from scene3d.ops.occupancy import cell_centers
 from scene3d.render.density import density_at
-from scene3d.render.field_cpu import is_available
+from scene3d.render.field_cpu import NativeField, is_available
 from scene3d.render.scene_view import render_scene
 
 if not is_available():
@@ -96,6 +96,21 @@ def test_photos_decide_what_a_drop_is():
     assert packed.drop_db is not None
     assert 0 < packed.drop_db <= 0.5 < 100.0 * max(asked)
     assert packed.drop_db == pytest.approx(max(100.0 * off for off in asked if 100.0 * off <= 0.5))
+
+
+def test_balanced_leaves_are_the_same_field():
+    field = random_field("cover")
+    field = replace(field, color=(field.color[0] * 0, *field.color[1:]))
+    alike = balanced(field)
+    points = 1.6 * torch.rand(300, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 0.8
+    for look_up in ("density_features", "color_features"):
+        before, after = (getattr(NativeField(f), look_up)(points) for f in (field, alike))
+        torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
+    x, y, z = (v.norm(dim=1) for v in alike.density[:3])
+    torch.testing.assert_close(x, y)
+    torch.testing.assert_close(x, z)
+    assert bool((x.diff(dim=1) <= 1e-9).all())
+    assert float(alike.color[3].sum(dim=1).min()) >= 0
 
 
 @pytest.mark.parametrize("kind", ["vm", "cp", "trivec", "cover", "rbf"])

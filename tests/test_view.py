@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from field_scenes import random_field
 from strategies import one_gaussian, random_gaussians
 from tiny_capture import tiny_capture, tiny_scene
 
@@ -20,7 +21,7 @@ from scene3d.ops.colormap import HEAT, colorize
 from scene3d.render.rasterize import rasterize
 from scene3d.view import ellipsoids
 from scene3d.view.address import AddressError, announcement, free_port
-from scene3d.view.draw import Stock, draw
+from scene3d.view.draw import Stale, Stock, draw
 from scene3d.view.local import local_splats
 from scene3d.view.look import MODES, Box, Cut, Eye, Look
 from scene3d.view.pace import MIN_SHARE, Pace
@@ -47,6 +48,18 @@ def test_every_mode_gives_a_picture(mode: str):
     assert picture.shape == (HEIGHT, WIDTH, 3)
     assert picture.dtype == np.uint8
     assert picture.std() > 0
+
+
+@pytest.mark.parametrize("mode", ["rgb", "depth", "alpha"])
+def test_fields_are_drawn_in_bands_that_can_be_given_up(mode: str, monkeypatch: pytest.MonkeyPatch):
+    scene, look = Scene(random_field("vm").to(dtype=torch.float32)), Look(mode=mode)
+    whole = shot(scene, look)
+    monkeypatch.setattr("scene3d.view.draw.BAND_ROWS", 10)
+    assert np.abs(shot(scene, look).astype(int) - whole).max() <= 1
+    answers = iter((False, False, True))
+    with pytest.raises(Stale):
+        draw(Stock((scene,)), EYE, look, WIDTH, HEIGHT, lambda: next(answers))
+    assert next(answers, "asked three times") == "asked three times"
 
 
 def test_empty_scenes_show_the_background():

@@ -35,12 +35,23 @@ void code_symbols(Coder& coder, int32_t* symbols, int64_t n, int n_bits) {
 // A symbol whose magnitude is folded into it (0, -1, 1, -2 ...), as far as it tells contexts apart.
 int magnitude(int symbol) { return symbol + 1 < 32 ? (symbol + 1) / 2 : 15; }
 
+int unfolded(int symbol) { return symbol & 1 ? -(symbol + 1) / 2 : symbol / 2; }
+
+// -20 to 20 as they are, then ever wider steps: 0 to 62.
+int bucket(int value) {
+  const int size = value < 0 ? -value : value;
+  int place = size <= 20 ? size : 20 + 2 * (31 - __builtin_clz(static_cast<unsigned>(size) / 10));
+  place = place > 31 ? 31 : place;
+  return value < 0 ? 31 - place : 31 + place;
+}
+
 // Layers of n numbers, layer after layer, folded; above: of each place one before it where similar numbers are, -1: none.
-// Seen from the two symbols before, the one above, and how large these and that of the layer before are.
+// Seen from the two symbols before, those above and beside that, what a plane through them gives, and how large they and
+// that of the layer before are.
 template <class Coder>
 void code_layers(Coder& coder, int32_t* symbols, const int32_t* above, int64_t n, int64_t n_layers, int n_bits) {
   const int n_high = n_bits < kDirectBits ? n_bits : kDirectBits, n_low = n_bits - n_high;
-  MixedBits<6> bits({1, 1 << n_high, 1 << n_high, 1 << n_high, 31 * 16, 16 * 16}, 1 << n_high, 1);
+  MixedBits<8> bits({1, 1 << n_high, 1 << n_high, 1 << n_high, 31 * 16, 16 * 16, 63 * 8, 63 * 8}, 1 << n_high, 1);
   std::vector<Counter> low(n_low > 0 ? size_t{1} << (n_bits + 1 < 20 ? n_bits + 1 : 20) : 0);
   for (int64_t layer = 0; layer < n_layers; layer++) {
     int32_t* const here = symbols + layer * n;
@@ -48,8 +59,16 @@ void code_layers(Coder& coder, int32_t* symbols, const int32_t* above, int64_t n
     for (int64_t i = 0; i < n; i++) {
       const int before = i > 0 ? here[i - 1] >> n_low : 0, earlier = i > 1 ? here[i - 2] >> n_low : 0;
       const int up = above[i] >= 0 ? here[above[i]] >> n_low : before, depth = last ? last[i] >> n_low : 0;
+      const int64_t at = above[i];
+      const int west = i > 0 ? here[i - 1] : 0, north = at >= 0 ? here[at] : west;
+      // Beside the one above, where the row goes on there.
+      const int corner = at > 0 && i > 0 && above[i - 1] == at - 1 ? here[at - 1] : north;
+      const int beyond = at >= 0 && i + 1 < n && above[i + 1] == at + 1 && at + 1 < i ? here[at + 1] : north;
+      const int w = unfolded(west), no = unfolded(north), plane = w + no - unfolded(corner);
       const int around = magnitude(before) + magnitude(up), symbol = here[i];
-      const int contexts[6] = {0, before, earlier, up, around * 16 + magnitude(depth), magnitude(earlier) * 16 + magnitude(up)};
+      const int spread = (around + magnitude(depth)) / 3, size = spread > 7 ? 7 : spread;
+      const int contexts[8] = {0, before, earlier, up, around * 16 + magnitude(depth), magnitude(earlier) * 16 + magnitude(up),
+                               bucket(plane) * 8 + size, bucket(w + no + unfolded(beyond)) * 8 + size};
       bits.select(contexts, 0);
       int node = 1;
       for (int b = n_bits - 1; b >= n_low; b--) node = node << 1 | bits.code(coder, symbol >> b & 1, node);

@@ -13,7 +13,7 @@ import torch
 
 from scene3d.core.errors import Scene3dError
 from scene3d.ops import quaternions
-from scene3d.view.draw import Stock, draw
+from scene3d.view.draw import Stale, Stock, draw
 from scene3d.view.look import Eye, Look
 from scene3d.view.pace import Pace
 
@@ -80,27 +80,29 @@ class Client:
             coarse = self.pace.size(width, height)
             self.pace.took(self._send(*coarse, MOVING_QUALITY))
             if not self._changed.wait(REST_SECONDS):
-                self._send(width, height, RESTING_QUALITY)
+                self._send(width, height, RESTING_QUALITY, self._changed.is_set)
 
     def _window(self) -> tuple[int, int]:
         width, height = self.handle.camera.image_width, self.handle.camera.image_height
         shrink = min(1.0, math.sqrt(MAX_PIXELS / max(width * height, 1)))
         return max(1, round(width * shrink)), max(1, round(height * shrink))
 
-    def _send(self, width: int, height: int, quality: int) -> float:
-        """Draw and send one picture; how long it took, seconds."""
+    def _send(self, width: int, height: int, quality: int, is_stale: Callable[[], bool] = lambda: False) -> float:
+        """Draw and send one picture, unless it is stale before it is done; how long it took, seconds."""
         look = self.look()
         if look is None:
             return self.pace.seconds
         try:
             with self.turn:
                 began = time.perf_counter()
-                picture = draw(self.stock, self.eye(), look, width, height)
+                picture = draw(self.stock, self.eye(), look, width, height, is_stale)
                 seconds = time.perf_counter() - began
             if self._is_gone or self.look() is None:
                 return seconds
             self.handle.scene.set_background_image(picture, format="jpeg", jpeg_quality=quality)
             self.has_sent.set()
+        except Stale:
+            return self.pace.seconds
         except (Scene3dError, ValueError, OSError) as error:
             # A photo that cannot be read ends one picture, not the viewer.
             log.warning("%s", error)

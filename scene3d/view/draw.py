@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from scene3d.io.s3d_marks import Marks
 from scene3d.ops.colormap import HEAT, colorize
 from scene3d.render.frames import FrameSettings, Mode, picture, raster_settings, spread, to_bytes
 from scene3d.render.scene_view import on_device_of, render_scene
+from scene3d.render.types import RasterSettings, Render
 from scene3d.view import ellipsoids
 from scene3d.view.look import Cut, Eye, Look
 from scene3d.view.marks import painted
@@ -27,6 +29,8 @@ DEPTH_SAMPLE = 20_000
 WORST_ERROR = 0.25
 NO_ERROR = 40  # Grey where there is no photo to compare with.
 FRAME = FrameSettings()
+# Rows of a field that are drawn between two looks at whether they are still wanted.
+BAND_ROWS = 128
 
 
 class Stock:
@@ -85,8 +89,14 @@ class Stock:
         return self._photo[1]
 
 
+class Stale(Exception):
+    """A picture that was given up: something else is to be seen by now."""
+
+
 @torch.no_grad()
-def draw(stock: Stock, eye: Eye, look: Look, width: int, height: int) -> np.ndarray:
+def draw(
+    stock: Stock, eye: Eye, look: Look, width: int, height: int, is_stale: Callable[[], bool] = lambda: False
+) -> np.ndarray:
     """Draw one picture.
 
     Args:
@@ -95,36 +105,67 @@ def draw(stock: Stock, eye: Eye, look: Look, width: int, height: int) -> np.ndar
         look: What to show.
         width: Pixels.
         height: Pixels.
+        is_stale: Asked while fields are drawn, which takes longest; True gives the picture up.
 
     Returns:
         uint8. [H, W, 3]
+
+    Raises:
+        Stale: is_stale said so.
     """
     if look.mode == "error" and stock.capture is not None:
-        return _error(stock, look, width, height)
+        return _error(stock, look, width, height, is_stale)
     camera = eye.camera(width, height)
     if len(stock.scenes) == 1 or look.side == "A":
-        return _side(stock, 0, camera, look).numpy()
+        return _side(stock, 0, camera, look, is_stale).numpy()
     if look.side == "B":
-        return _side(stock, 1, camera, look).numpy()
-    left, right = (_side(stock, i, camera, look) for i in (0, 1))
+        return _side(stock, 1, camera, look, is_stale).numpy()
+    left, right = (_side(stock, i, camera, look, is_stale) for i in (0, 1))
     if look.side == "difference":
         return _heat((left.float() - right.float()).abs().mean(dim=2) / 255).numpy()
     edge = round(min(max(look.split, 0.0), 1.0) * width)
     return torch.cat([left[:, :edge], right[:, edge:]], dim=1).numpy()
 
 
-def _side(stock: Stock, i: int, camera: Cameras, look: Look) -> Tensor:  # [H, W, 3] uint8
+def _side(stock: Stock, i: int, camera: Cameras, look: Look, is_stale: Callable[[], bool]) -> Tensor:  # [H, W, 3] uint8
     scene = stock.shown(i, look.cut, look.mark if look.mode == "codes" else "")
     if look.mode == "ellipsoids":
         return to_bytes(ellipsoids.draw(scene.splats(), camera, look.background))
     mode: Mode = "rgb" if look.mode == "error" or look.mode == "codes" else look.mode
     settings = replace(FRAME, mode=mode, background=look.background, sh_degree=look.sh_degree)
-    render = render_scene(scene, camera, raster_settings(scene, settings), stock.backend)
+    raster = raster_settings(scene, settings)
+    if scene.kind == "gaussians":
+        render = render_scene(scene, camera, raster, stock.backend)
+    else:
+        render = _in_bands(scene, camera, raster, stock.backend, is_stale)
     depths = (0.0, 1.0)
     if render.depth is not None:
         solid = render.depth[render.alpha > 0.5]
         depths = spread(solid[:: max(1, len(solid) // DEPTH_SAMPLE)], DEPTH_PERCENTILES)
     return picture(render, settings, depths).cpu()
+
+
+def _in_bands(
+    scene: Scene, camera: Cameras, raster: RasterSettings, backend: str, is_stale: Callable[[], bool]
+) -> Render:
+    """A view of a field, some rows at a time."""
+    parts = []
+    for top in range(0, camera.height(), BAND_ROWS):
+        if is_stale():
+            raise Stale
+        Ks = camera.Ks.clone()
+        Ks[:, 1, 2] -= top
+        size = camera.sizes.new_tensor([[camera.width(), min(BAND_ROWS, camera.height() - top)]])
+        parts.append(render_scene(scene, replace(camera, Ks=Ks, sizes=size), raster, backend))
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    images = {}
+    for name in ("rgb", "alpha", "depth", "normals"):
+        images[name] = (
+            None if getattr(first, name) is None else torch.cat([getattr(part, name) for part in parts], dim=1)
+        )
+    return replace(first, **images)
 
 
 @dataclass(frozen=True)
@@ -158,11 +199,12 @@ def place_photo(view: Cameras, width: int, height: int) -> Placed:
     return Placed(camera, left, top, *inner)
 
 
-def _error(stock: Stock, look: Look, width: int, height: int) -> np.ndarray:
+def _error(stock: Stock, look: Look, width: int, height: int, is_stale: Callable[[], bool]) -> np.ndarray:
     assert stock.capture is not None
     i = min(max(look.photo or 0, 0), len(stock.capture) - 1)
     placed = place_photo(stock.capture.cameras.select([i]), width, height)
-    ours = _side(stock, 1 if look.side == "B" and len(stock.scenes) > 1 else 0, placed.camera, look)
+    side = 1 if look.side == "B" and len(stock.scenes) > 1 else 0
+    ours = _side(stock, side, placed.camera, look, is_stale)
     rows, columns = slice(placed.top, placed.top + placed.height), slice(placed.left, placed.left + placed.width)
     photo = stock.photo(i)
     truth = _resized(photo.rgb, placed)
