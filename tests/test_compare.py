@@ -97,8 +97,10 @@ def test_meshes_are_compared_by_their_distance(tmp_path: Path, capsys: pytest.Ca
         assert data["chamfer"] == pytest.approx(0.002, abs=1e-6)
         assert data["f_scores"] == [0.0, 1.0, 1.0]
     else:
-        assert "B to A        0.002 scene units in the mean, 0.002 at most" in out
-        assert "F             1.000 within 0.2% of the diagonal" in out
+        assert "B to A        0.002 scene units in the mean (accuracy), 0.002 at most" in out
+        assert "F             1.000 within 0.002828 (0.20%): 100.0% of B near A, 100.0% of A near B" in out
+        run(Config(tmp_path / "a.ply", tmp_path / "b.obj", thresholds=(0.001,)))
+        assert "F             0.000 within 0.001 (0.07%): 0.0% of B near A" in capsys.readouterr().out
 
 
 def test_a_scene_is_not_compared_with_a_mesh(tmp_path: Path):
@@ -106,5 +108,7 @@ def test_a_scene_is_not_compared_with_a_mesh(tmp_path: Path):
     corners = torch.eye(3)
     write_mesh(Mesh(corners, torch.tensor([[0, 1, 2]])), tmp_path / "mesh.ply")
     write_scene(tiny_scene(), tmp_path / "scene.ply")
-    with pytest.raises(FormatError, match="mesh"):
+    with pytest.raises(
+        FormatError, match=r"mesh\.ply: is a mesh, the other one a scene. Make a mesh of the scene first"
+    ):
         run(Config(tmp_path / "scene.ply", tmp_path / "mesh.ply"))

@@ -1,6 +1,6 @@
 """Say how two scenes differ: sizes, and pictures from the same places. The first is taken as the truth.
 
-Of two meshes: how far their surfaces are from each other.
+Of two meshes: how far their surfaces are from each other, exactly, in scene units; nothing is aligned.
 """
 
 from __future__ import annotations
@@ -50,10 +50,14 @@ class Config:
     second: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="B")]
     """Scene file, or mesh where A is one."""
     capture: Path | None = None
-    """Folder with photos and poses: looks from its test views (from all where it has none)."""
+    """Folder with photos and poses: looks from its test views (from all where it has none). Of meshes only what its
+    training views see counts."""
     cameras: Path | None = None
     """A camera_path.json or a cameras.json instead. Default: every eighth view of the cameras.json that a fit left with
     the first scene, else rings around it."""
+    thresholds: tuple[float, ...] = ()
+    """Of meshes: distances that count as near for precision, recall and F, scene units. Default: 0.1, 0.2 and 0.5 % of
+    the diagonal of A's box."""
     max_size: int | None = 640
     """Longer side of views of a capture at most, pixels."""
     out: Path | None = None
@@ -88,12 +92,24 @@ def run(config: Config) -> None:
 
 
 def _are_meshes(config: Config) -> bool:
-    """Whether both files hold triangles and no scene."""
+    """Whether both files hold triangles and no scene.
+
+    Raises:
+        FormatError: one does, the other does not.
+    """
     paths = config.first, config.second
-    if not all(path.suffix.lower() in MESH_SUFFIXES and path.is_file() and has_triangles(path) for path in paths):
+    first, second = (_is_mesh(path) for path in paths)
+    if first != second:
+        remedy = "Make a mesh of the scene first: scene3d mesh."
+        raise FormatError(paths[0] if first else paths[1], "is a mesh, the other one a scene", remedy=remedy)
+    return first
+
+
+def _is_mesh(path: Path) -> bool:
+    if not (path.suffix.lower() in MESH_SUFFIXES and path.is_file() and has_triangles(path)):
         return False
     try:
-        read_scene(config.first)
+        read_scene(path)
     except FormatError:
         return True
     return False
@@ -103,8 +119,8 @@ def _compare_meshes(config: Config) -> None:
     """Distances between surfaces, nothing aligned; with --capture only of what its views see."""
     truth, mesh = read_mesh(config.first), read_mesh(config.second)
     diagonal = float((truth.vertices.amax(dim=0) - truth.vertices.amin(dim=0)).norm())
-    thresholds = tuple(share * diagonal for share in MESH_THRESHOLDS)
-    cameras = None if config.capture is None else _views_of_capture(config.capture, config.max_size)
+    thresholds = config.thresholds or tuple(share * diagonal for share in MESH_THRESHOLDS)
+    cameras = None if config.capture is None else _training_views(config.capture, config.max_size)
     found = compare_meshes(mesh, truth, CompareSettings(thresholds), cameras)
     sizes = [path.stat().st_size for path in (config.first, config.second)]
     if config.json:
@@ -113,10 +129,11 @@ def _compare_meshes(config: Config) -> None:
         return
     for letter, path, size, one in zip("AB", (config.first, config.second), sizes, (truth, mesh), strict=True):
         print(f"{letter}             {path}: {one.n_faces:,} triangles, {size_text(size)}")
-    print(f"B to A        {found.accuracy:.4g} scene units in the mean, {found.max_error:.4g} at most")
-    print(f"A to B        {found.completeness:.4g} in the mean (Chamfer distance {found.chamfer:.4g})")
-    for share, score in zip(MESH_THRESHOLDS, found.f_scores, strict=True):
-        print(f"F             {score:.3f} within {share:.1%} of the diagonal, {share * diagonal:.4g}")
+    print(f"B to A        {found.accuracy:.4g} scene units in the mean (accuracy), {found.max_error:.4g} at most")
+    print(f"A to B        {found.completeness:.4g} in the mean (completeness)")
+    print(f"Chamfer       {found.chamfer:.4g}, the mean of both; {found.chamfer / diagonal:.3%} of the diagonal of A")
+    for t, f, p, r in zip(thresholds, found.f_scores, found.precision, found.recall, strict=True):
+        print(f"F             {f:.3f} within {t:.4g} ({t / diagonal:.2%}): {p:.1%} of B near A, {r:.1%} of A near B")
     print(f"normals       {found.normal_consistency:.3f} (mean cosine)")
 
 
@@ -176,3 +193,8 @@ def _views(config: Config, scene: Scene) -> Cameras:
 def _views_of_capture(folder: Path, max_size: int | None) -> Cameras:
     capture = read_capture(folder, CaptureOptions(max_size=max_size))
     return capture.cameras.select(capture.test or tuple(range(len(capture)))).to(dtype=torch.float32)
+
+
+def _training_views(folder: Path, max_size: int | None) -> Cameras:
+    capture = read_capture(folder, CaptureOptions(max_size=max_size))
+    return capture.cameras.select(capture.train or tuple(range(len(capture)))).to(dtype=torch.float32)
