@@ -163,9 +163,9 @@ def test_open_surfaces_stay_open_and_get_few_triangles():
 
 def test_cubes_beyond_the_memory_are_refused():
     with pytest.raises(
-        ValueError, match=r"resolution: 200 cubes a side would take 4\.5 GB, allowed are 1\.0\. Use 121 or"
+        ValueError, match=r"resolution: 256 cubes a side would take 1\.9 GB, allowed are 1\.0\. Use 207 or"
     ):
-        fit_open_surface(box(), FlexSettings(resolution=200), max_bytes=1 << 30)
+        fit_open_surface(box(), FlexSettings(resolution=256), max_bytes=1 << 30)
 
 
 def views_of(mesh: Mesh, cameras: Cameras) -> list[TargetView]:

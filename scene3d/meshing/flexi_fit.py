@@ -17,8 +17,12 @@ from scene3d.meshing.flexicubes import CubeGrid, FlexSurface, extract, grid_poin
 from scene3d.meshing.poisson import close_surface
 from scene3d.ops.triangles import closest_on_mesh, sample_surface, signed_distance
 
-# Values, weights and their gradients and moments, and what extraction takes.
-BYTES_PER_CUBE = 600
+# Distances with gradient and moments, rows, and what extraction takes. Weights are few beside it.
+BYTES_PER_CUBE = 120
+# Cells from the surface at the start within which cubes have weights: it moves by less.
+BAND = 3.0
+# Distances far from the surface are taken from a lattice so many times as coarse.
+COARSE = 4
 # Cells between the target and the border of the grid, on each side.
 MARGIN_CELLS = 2.0
 
@@ -52,13 +56,40 @@ class FlexSettings:
             raise ValueError(f"n_steps, n_samples: expected 0 and 1 or more, got {self.n_steps} and {self.n_samples}")
 
 
-def grid_around(target: Mesh, resolution: int, field: Callable[[Tensor], Tensor]) -> CubeGrid:
-    """A neutral grid around a target with the values of a field [P, 3] -> [P], negative inside."""
+def box_around(target: Mesh, resolution: int) -> tuple[Tensor, float]:
+    """Low corner [3] and side of the cubes of a grid around a target."""
     low, high = target.vertices.amin(dim=0), target.vertices.amax(dim=0)
     cell = float((high - low).max()) / (resolution - 2 * MARGIN_CELLS)
-    corner = (low + high) / 2 - cell * resolution / 2
-    points = grid_points(resolution, corner, cell)
-    return start_grid(field(points.reshape(-1, 3)).reshape(points.shape[:3]), corner, cell)
+    return (low + high) / 2 - cell * resolution / 2, cell
+
+
+def grid_around(target: Mesh, resolution: int, field: Callable[[Tensor], Tensor]) -> CubeGrid:
+    """A neutral grid around a target with the values of a field [P, 3] -> [P], negative inside."""
+    low, cell = box_around(target, resolution)
+    points = grid_points(resolution, low, cell)
+    return start_grid(field(points.reshape(-1, 3)).reshape(points.shape[:3]), low, cell)
+
+
+def near_distance(closed: Mesh, points: Tensor, cell: float) -> Tensor:
+    """Signed distances at the points of a lattice, exact near the surface, else from a coarser lattice.
+
+    Args:
+        closed: The surface.
+        points: [D, D, D, 3], `cell` apart.
+        cell: Their distance.
+
+    Returns:
+        [D, D, D].
+    """
+    n = points.shape[0]
+    some = torch.arange(0, n + COARSE - 1, COARSE).clamp_max(n - 1)
+    rough = signed_distance(closed, points[some][:, some][:, :, some].reshape(-1, 3)).reshape((len(some),) * 3)
+    # Within its cell of 4 a distance differs by at most the diagonal.
+    nearest = torch.div(torch.arange(n) + COARSE // 2, COARSE, rounding_mode="floor").clamp_max(len(some) - 1)
+    result = rough[nearest][:, nearest][:, :, nearest].clone()
+    near = result.abs() < (COARSE * 3**0.5 + BAND) * cell
+    result[near] = signed_distance(closed, points[near])
+    return result
 
 
 def fit_flexicubes(
@@ -76,7 +107,9 @@ def fit_flexicubes(
         signs: A closed surface that tells inside from outside; None takes the target, which must be closed then.
     """
     closed = target if signs is None else signs
-    grid = grid_around(target, settings.resolution, lambda points: signed_distance(closed, points))
+    low, cell = box_around(target, settings.resolution)
+    points = grid_points(settings.resolution, low, cell)
+    grid = start_grid(near_distance(closed, points, cell), low, cell, BAND * cell)
 
     def loss(surface: FlexSurface, moved: CubeGrid, step: int) -> Tensor:
         return surface_loss(surface, target, grid.cell, settings.n_samples, settings.seed + step)

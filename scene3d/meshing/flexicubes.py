@@ -7,7 +7,8 @@ gamma chooses the diagonal of quads, and grid vertices move by up to half a cell
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -18,18 +19,24 @@ from scene3d.meshing.cubes import CORNERS, EDGES, loop_table, troubled_faces
 
 # Weights keep away from 0, where a cut would depend on one end only.
 WEIGHT_RANGE = 0.99
+LEARNABLE = ("sdf", "offsets", "alpha", "beta", "gamma")
 
 
 @dataclass(frozen=True)
 class CubeGrid:
     """R^3 cubes with all that can be optimised. Indices run z, y, x.
 
+    Only the M cubes and the N corners of a band around the surface have weights and offsets of their own; the others
+    have neutral ones.
+
     Attributes:
         sdf: Signed distances at the corners of cubes, negative inside. [R+1, R+1, R+1]
-        offsets: Of these corners, before tanh, which is half a cell at most. [R+1, R+1, R+1, 3]
-        alpha: Of the corners of each cube, before tanh. [R, R, R, 8]
-        beta: Of the edges of each cube, before tanh. [R, R, R, 12]
-        gamma: Of each cube, before the sigmoid. [R, R, R]
+        offsets: Of corners of the band, before tanh, which is half a cell at most. [N, 3]
+        alpha: Of the corners of each cube of the band, before tanh. [M, 8]
+        beta: Of the edges of each cube of the band, before tanh. [M, 12]
+        gamma: Of each cube of the band, before the sigmoid. [M]
+        cube_row: Row of each cube in these, M outside of the band. [R, R, R] int32
+        corner_row: Row of each corner in the offsets, N outside of the band. [R+1, R+1, R+1] int32
         low: Corner of the box. [3]
         cell: Side of a cube.
     """
@@ -39,21 +46,35 @@ class CubeGrid:
     alpha: Tensor
     beta: Tensor
     gamma: Tensor
+    cube_row: Tensor
+    corner_row: Tensor
     low: Tensor
     cell: float
 
     def learnable(self) -> dict[str, Tensor]:
         """What an optimizer moves, by name."""
-        names = ("sdf", "offsets", "alpha", "beta", "gamma")
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name in names}
+        return {name: getattr(self, name) for name in LEARNABLE}
 
     def with_learnable(self, values: dict[str, Tensor]) -> CubeGrid:
         """The same grid with other values of `learnable`."""
-        return CubeGrid(low=self.low, cell=self.cell, **values)
+        return replace(self, **values)
 
-    def points(self) -> Tensor:
-        """Corners of cubes, moved. [R+1, R+1, R+1, 3]"""
-        return grid_points(self.sdf.shape[0] - 1, self.low, self.cell) + 0.5 * self.cell * self.offsets.tanh()
+    def corners(self, xyz: Tensor) -> Tensor:
+        """Places of corners [..., 3] int64, moved. [..., 3]"""
+        x, y, z = xyz.unbind(-1)
+        moved = _row(self.offsets, self.corner_row[z, y, x]).tanh()
+        return self.low + self.cell * (xyz.to(self.low.dtype) + 0.5 * moved)
+
+    def weights(self, cubes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Alpha [P, 8], beta [P, 12] and gamma [P] of cubes [P, 3], as they are stored."""
+        x, y, z = cubes.unbind(1)
+        row = self.cube_row[z, y, x]
+        return _row(self.alpha, row), _row(self.beta, row), _row(self.gamma, row)
+
+
+def _row(values: Tensor, row: Tensor) -> Tensor:
+    """Rows of values, 0 for the one after the last."""
+    return torch.cat([values, values.new_zeros(1, *values.shape[1:])])[row.long()]
 
 
 @dataclass(frozen=True)
@@ -76,21 +97,32 @@ class FlexSurface:
         return mesh.with_faces(torch.ones(mesh.n_faces, dtype=torch.bool)) if mesh.n_faces else mesh
 
 
-def start_grid(sdf: Tensor, low: Tensor, cell: float) -> CubeGrid:
+def start_grid(sdf: Tensor, low: Tensor, cell: float, reach: float = math.inf) -> CubeGrid:
     """A grid with neutral weights.
 
     Args:
         sdf: At the corners of R^3 cubes, indexed z, y, x; positive all around its border. [R+1, R+1, R+1]
         low: Corner of the box. [3]
         cell: Side of a cube.
+        reach: Cubes and corners farther from the surface, by sdf, get no weights: they cost memory and time.
     """
     n = sdf.shape[0] - 1
     if n < 1 or tuple(sdf.shape) != (n + 1,) * 3:
         raise ValueError(f"sdf: expected a cube of at least 2 corners a side, got {list(sdf.shape)}")
+    near = sdf.abs() <= reach
+    cubes = torch.nn.functional.max_pool3d(near[None, None].float(), 2, 1)[0, 0] > 0
+    cube_row, n_cubes = _numbered(cubes)
+    corner_row, n_corners = _numbered(near)
     zeros = sdf.new_zeros
-    return CubeGrid(
-        sdf, zeros(n + 1, n + 1, n + 1, 3), zeros(n, n, n, 8), zeros(n, n, n, 12), zeros(n, n, n), low, cell
-    )
+    weights = zeros(n_cubes, 8), zeros(n_cubes, 12), zeros(n_cubes)
+    return CubeGrid(sdf, zeros(n_corners, 3), *weights, cube_row, corner_row, low, cell)
+
+
+def _numbered(mask: Tensor) -> tuple[Tensor, int]:
+    """Numbers of the places where a mask is set, in order, those of all others being their count; and that."""
+    number = mask.reshape(-1).cumsum(0).int() - 1
+    count = int(number[-1]) + 1
+    return torch.where(mask, number.reshape(mask.shape), count).int(), count
 
 
 def grid_points(n_cubes: int, low: Tensor, cell: float) -> Tensor:
@@ -115,8 +147,8 @@ def extract(grid: CubeGrid, with_centers: bool = False) -> FlexSurface:
     counts, polygon_of = loop_table()
     first = counts[rows].cumsum(0) - counts[rows]
     vertices, deviation = _dual_vertices(grid, cubes, polygon_of[rows], first, int(counts[rows].sum()))
-    place = torch.full((n, n, n), -1)
-    place[tuple(cubes.flip(1).unbind(1))] = torch.arange(len(cubes))
+    place = torch.full((n, n, n), -1, dtype=torch.int32)
+    place[tuple(cubes.flip(1).unbind(1))] = torch.arange(len(cubes), dtype=torch.int32)
     quads, gammas = _quads(grid, place, polygon_of[rows], first, cubes)
     if with_centers:
         vertices, faces = _with_centers(vertices, quads, gammas)
@@ -166,12 +198,9 @@ def _surface_cubes(sdf: Tensor) -> tuple[Tensor, Tensor]:
 def _dual_vertices(
     grid: CubeGrid, cubes: Tensor, polygon_of: Tensor, first: Tensor, n_vertices: int
 ) -> tuple[Tensor, Tensor]:  # [P, 3], [P, 12], [P] -> [V, 3], scalar
-    x, y, z = cubes.unbind(1)
-    corners = torch.tensor(CORNERS)
-    cx, cy, cz = (cubes[:, None] + corners[None]).unbind(-1)  # [P, 8]
-    sdf, points = grid.sdf[cz, cy, cx], grid.points()[cz, cy, cx]
-    alpha = 1 + WEIGHT_RANGE * grid.alpha[z, y, x].tanh()
-    beta = 1 + WEIGHT_RANGE * grid.beta[z, y, x].tanh()
+    corners = cubes[:, None] + torch.tensor(CORNERS)[None]  # [P, 8, 3]
+    sdf, points = grid.sdf[tuple(corners.flip(-1).unbind(-1))], grid.corners(corners)
+    alpha, beta = (1 + WEIGHT_RANGE * weight.tanh() for weight in grid.weights(cubes)[:2])
     row, edge = (polygon_of >= 0).nonzero(as_tuple=True)
     a, b = torch.tensor(EDGES)[edge].unbind(1)
     wa, wb = sdf[row, a] * alpha[row, a], sdf[row, b] * alpha[row, b]
@@ -212,7 +241,7 @@ def _quads(
 ) -> tuple[Tensor, Tensor]:  # [Q, 4], [Q, 4]
     n = place.shape[0]
     inside = grid.sdf.detach() < 0
-    gamma = grid.gamma[tuple(cubes.flip(1).unbind(1))].sigmoid()
+    gamma = grid.weights(cubes)[2].sigmoid()
     quads, gammas = [], []
     for axis in range(3):
         dim = 2 - axis
@@ -223,7 +252,7 @@ def _quads(
         zyx = zyx[((zyx[:, others] >= 1) & (zyx[:, others] <= n - 1)).all(dim=1)]
         corners, weights = [], []
         for back_x, back_y, back_z, edge in _around_edges()[axis]:
-            row = place[zyx[:, 0] - back_z, zyx[:, 1] - back_y, zyx[:, 2] - back_x]
+            row = place[zyx[:, 0] - back_z, zyx[:, 1] - back_y, zyx[:, 2] - back_x].long()
             corners.append(first[row] + polygon_of[row, edge])
             weights.append(gamma[row])
         quad, weight = torch.stack(corners, dim=1), torch.stack(weights, dim=1)
