@@ -126,6 +126,11 @@ def test_a_transparent_scene_says_so_and_leaves_no_file(tmp_path: Path, capsys: 
     [
         (["--voxel-size", "1e-5"], "Use "),
         (["--voxel-size", "100", "--max-memory-gb", "1"], "expected a surface, got none. Leave --voxel-size"),
+        (["--max-memory-gb", "0"], "max_memory_gb: expected at least 0.001, got 0.0"),
+        (["--max-memory-gb", "nan"], "max_memory_gb: expected at least"),
+        (["--min-weight", "nan"], "min_weight: expected 0 or more, got nan"),
+        (["--max-views", "0"], "max_views: expected at least 1, got 0"),
+        (["--max-size", "0"], "max_size: expected at least 1, got 0"),
         (["--far", "0"], "far: expected a distance above 0"),
         (["--method", "levelset", "--voxel-size", "nan"], "voxel_size: expected a length above 0, got nan"),
         (["--voxel-size", "0"], "voxel_size: expected a length above 0"),

@@ -71,6 +71,8 @@ class FusionSettings:
             raise ValueError(f"voxel_size: expected a length above 0, got {self.voxel_size}")
         if not 1 <= self.truncation_voxels <= 4:
             raise ValueError(f"truncation_voxels: expected 1 to 4, got {self.truncation_voxels}")
+        if not 0 <= self.min_weight < float("inf"):
+            raise ValueError(f"min_weight: expected 0 or more, got {self.min_weight}")
 
 
 def fuse(images: Sequence[DepthImage], cameras: Cameras, settings: FusionSettings) -> BlockGrid:
@@ -168,7 +170,8 @@ def _check_memory(keys: Tensor, settings: FusionSettings) -> None:
     if wanted <= settings.max_bytes:
         return
     voxel_size, cells = settings.voxel_size, unpack(keys)
-    while _forecast_bytes(len(cells)) > settings.max_bytes and len(cells) > 1:
+    # Eight cells around the origin stay eight, however large they are.
+    while _forecast_bytes(len(cells)) > settings.max_bytes and len(cells) > 8:
         voxel_size *= 2
         cells = unpack(pack(cells.div(2, rounding_mode="floor")).unique())
     raise ValueError(_too_small(settings.voxel_size, voxel_size, (wanted, settings.max_bytes)))

@@ -67,7 +67,7 @@ class SurfaceSettings:
     min_weight: float = 0.5
     level: float = LEVEL
     max_bytes: int = 2 << 30
-    resolution: int = 96
+    resolution: int = 128
 
     def __post_init__(self) -> None:
         if not 16 <= self.resolution <= 256:

@@ -37,6 +37,8 @@ from scene3d.stages.mesh_views import choose
 # Default of --far over the distance of the cameras from the middle of the scene.
 FAR_SHARE = 1.6
 PICTURE_QUALITY = 82
+# Less holds no surface at all.
+MIN_MEMORY_GB = 1e-3
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Config:
     auto = what suits."""
     voxel_size: float | None = None
     """Scene units. Default: 1.6 pixels. Smaller keeps more detail and more noise."""
-    resolution: int = 96
+    resolution: int = 128
     """flexicubes: cubes along the longest side; triangles grow with its square, time and memory with its cube."""
     level: float = LEVEL
     """levelset, tetrahedra: share of the light that is lost at the surface; lower ones are thicker."""
@@ -122,6 +124,7 @@ def run(config: Config) -> None:
         if wants and config.capture is None:
             raise ValueError(f"{name}: photos need --capture")
     _check_not_input(out, config.scene)
+    _check_numbers(config)
     set_threads(config.threads)
     scene = read_scene(config.scene)
     capture = None if config.capture is None else read_capture(config.capture, CaptureOptions(max_size=config.max_size))
@@ -197,6 +200,14 @@ def _photos(capture: Capture, names: tuple[str, ...]) -> list[Photo]:
 def _default_out(scene: Path) -> Path:
     folder = scene.resolve().parent
     return (folder.parent if folder.name == "fit" else folder) / "mesh.glb"
+
+
+def _check_numbers(config: Config) -> None:
+    for name in ("max_views", "max_size"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name}: expected at least 1, got {getattr(config, name)}")
+    if not MIN_MEMORY_GB <= config.max_memory_gb < math.inf:
+        raise ValueError(f"max_memory_gb: expected at least {MIN_MEMORY_GB}, got {config.max_memory_gb}")
 
 
 def _check_not_input(out: Path, scene: Path) -> None:
