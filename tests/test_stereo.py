@@ -91,8 +91,8 @@ def test_gaussians_are_drawn_into_the_wall_and_floating_ones_fade():
 def test_gaussians_are_placed_on_the_wall_flat_and_not_too_many(wall_views: dict[int, StereoView]):
     first = discs_at(torch.zeros(3, 3))
     placed = place_gaussians(wall_views, wall_capture(), first, 500, 0)
-    known = sum(float((view.trust > 0).float().mean()) for view in wall_views.values()) / len(wall_views)
-    assert 150 * known < len(placed) - 3 <= 300 * known
+    sure = sum(float(view.trust.float().square().mean()) for view in wall_views.values()) / len(wall_views)
+    assert 175 * sure < len(placed) - 3 <= 350 * sure
     assert torch.equal(placed.means[:3], first.means)
     new = placed.select(torch.arange(3, len(placed)))
     assert float((new.means @ NORMAL).abs().median()) < 6e-3

@@ -28,9 +28,9 @@ MAX_COST = 0.8
 # Weight of the scene's own depth where photos say nothing, and near edges, where patches show two surfaces.
 OWN_WEIGHT, EDGE_WEIGHT = 0.1, 0.5
 # Own depths farther behind a place that photos of others show, share of the depth, are those of mirror images.
-HIDDEN = 0.008
-# Of the looks that a surface needs, as many are enough.
-LEAST_SHARE = 0.4
+HIDDEN = 0.02
+# Of the looks that a surface needs, as many are enough: what few views show must not be lost.
+LEAST_SHARE = 0.1
 
 
 def better_depths(

@@ -29,9 +29,9 @@ FLOATING = 6.0
 MARGIN = 4
 # First Gaussians: opacity, and thickness over their other scales.
 FIRST_OPACITY, FIRST_THICKNESS = 0.5, 0.1
-# Share of the largest number of Gaussians that stereo places where it knows the depth of all pixels, less where it does
-# not: the rest needs others. With those of the points, they leave room to grow.
-PLACED_SHARE, FIRST_SHARE = 0.6, 0.75
+# Share of the largest number of Gaussians that stereo places where it is sure of all pixels, less by the mean square of
+# its trust: the rest needs others. With those of the points, they leave room to grow.
+PLACED_SHARE, FIRST_SHARE = 0.7, 0.75
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PullSettings:
     flat: float = 0.2
     floating: float = 0.05
     opaque: float = 0.02
-    until: float = 0.8
+    until: float = 0.9
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ def place_gaussians(
         cap_max: Most Gaussians of the fit.
         seed: Of the choice.
     """
-    trusted = torch.cat([(stereo.trust > 0).flatten() for stereo in views.values()])
-    n = int(PLACED_SHARE * cap_max * float(trusted.double().mean()))
+    trust = torch.cat([stereo.trust.flatten() for stereo in views.values()]).double()
+    n = int(PLACED_SHARE * cap_max * float(trust.square().mean()))
     n = min(n, int(FIRST_SHARE * cap_max) - len(first))
     places = [_surface_points(capture, view, stereo) for view, stereo in views.items()]
     points, normals, colors, sizes = (torch.cat(parts) for parts in zip(*places, strict=True))
