@@ -24,6 +24,7 @@ from scene3d.recon import teacher as teacher_module
 from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.imitate import imitate_density, occupied_cells
 from scene3d.recon.students import StudentSettings, convert_scene, first_splats, render_capture
+from scene3d.recon.surface_colors import with_view_colors
 from scene3d.recon.teacher import teacher_of_mesh, teacher_of_scene
 from scene3d.render import field_cpu
 from scene3d.render.density import density_at
@@ -210,3 +211,26 @@ def test_density_of_a_teacher_in_its_frame_is_that_of_the_field():
     feature = field_cpu.NativeField(field).density_features(points)
     want = field.density_scale * torch.nn.functional.softplus(feature + field.density_shift)
     torch.testing.assert_close(teacher.density_in_frame(points), want, rtol=1e-3, atol=1e-4)
+
+
+def test_view_colors_are_found_where_places_are_known():
+    teacher = teacher_of_mesh(ball_mesh())
+    cameras = cameras_of(teacher)
+    renders = render_capture(teacher, cameras, cameras.select([0]))
+    splats = first_splats(renders.surfaces, 400, 0)
+    found = with_view_colors(splats, renders.capture)
+    # The ball looks the same from everywhere.
+    truth = 0.5 + 0.4 * torch.nn.functional.normalize(splats.means, dim=1)
+    for direction in torch.eye(3):
+        colors = sh.evaluate(found.sh0, found.shN, direction.expand(400, 3), 3)
+        assert float((colors - truth).abs().mean()) < 0.05
+    assert found.sh_degree == 3
+
+
+def test_points_that_no_view_shows_keep_their_color():
+    teacher = teacher_of_mesh(ball_mesh())
+    cameras = cameras_of(teacher)
+    renders = render_capture(teacher, cameras, cameras.select([0]))
+    splats = first_splats(renders.surfaces, 50, 0)
+    inside = replace(splats, means=0.1 * splats.means)
+    torch.testing.assert_close(with_view_colors(inside, renders.capture).sh0, splats.sh0)

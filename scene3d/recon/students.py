@@ -31,13 +31,16 @@ from scene3d.recon.fit import Hooks, fit
 from scene3d.recon.imitate import Surfaces, imitate_colors, imitate_density, occupied_cells
 from scene3d.recon.presets import fast
 from scene3d.recon.settings import FitSettings, LearningRates, ResolutionSettings
+from scene3d.recon.surface_colors import with_view_colors
 from scene3d.recon.teacher import Teacher, View
 
 StudentKind = Literal["splats", "vm", "cp", "trivec", "rbf"]
 # Steps of a conversion where nothing is said.
-STEPS: dict[str, int] = {"splats": 800, "vm": 600, "cp": 600, "trivec": 600, "rbf": 600}
+STEPS: dict[str, int] = {"splats": 1000, "vm": 600, "cp": 600, "trivec": 600, "rbf": 600}
 # Few steps have to do: they are long at first.
-SPLAT_RATES = LearningRates(means=5e-4, log_scales=2e-2, quats=5e-3, sh0=1e-2, shN=1e-3, decay=0.1)
+SPLAT_RATES = LearningRates(
+    means=3e-4, log_scales=6e-2, quats=1.5e-2, opacity_logits=0.1, sh0=1e-2, shN=5e-3, decay=0.3, beta2=0.98
+)
 # Of the last nodes of a field, all in all, that the first grid has, but not fewer than the second says.
 FIRST_SHARE, FEWEST_VOXELS = 8, 48**3
 # Of a field, for the same reason.
@@ -65,7 +68,7 @@ class StudentSettings:
 
     kind: StudentKind
     steps: int
-    n_splats: int = 40_000
+    n_splats: int = 100_000
     last_voxels: int = 160**3
     ranks: tuple[int, int] | None = None
     seed: int = 0
@@ -190,6 +193,7 @@ def first_field(teacher: Teacher, surfaces: Surfaces, settings: FieldFitSettings
 
 def _learn_splats(teacher: Teacher, renders: Renders, settings: StudentSettings) -> tuple[Scene, float, float]:
     first = first_splats(renders.surfaces, settings.n_splats, settings.seed)
+    first = with_view_colors(first, renders.capture)
     prepared = time.perf_counter()
     result = fit(renders.capture, first, _splat_settings(settings), Hooks())
     assert result.validation is not None
@@ -211,7 +215,9 @@ def _learn_field(teacher: Teacher, renders: Renders, settings: StudentSettings) 
 def _splat_settings(settings: StudentSettings) -> FitSettings:
     base = fast(0, max(settings.steps, 1))
     strategy = replace(base.strategy, cap_max=settings.n_splats)
-    return replace(base, seed=settings.seed, strategy=strategy, lrs=SPLAT_RATES, resolution=ResolutionSettings())
+    return replace(
+        base, seed=settings.seed, sh_every=0, strategy=strategy, lrs=SPLAT_RATES, resolution=ResolutionSettings()
+    )
 
 
 def _field_settings(settings: StudentSettings) -> FieldFitSettings:

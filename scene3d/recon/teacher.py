@@ -22,7 +22,7 @@ from scene3d.ops.triangles import sample_surface, view_mesh
 from scene3d.ops.warp import stretch, world_points
 from scene3d.render.density import density_at
 from scene3d.render.scene_points import ScenePoints, scene_points
-from scene3d.render.scene_view import render_scene
+from scene3d.render.scene_view import on_device_of, render_scene
 from scene3d.render.splat_matter import MatterGrid, splat_matter
 from scene3d.render.surround import is_object
 from scene3d.render.types import RasterSettings
@@ -122,6 +122,7 @@ def teacher_of_mesh(mesh: Mesh) -> Teacher:
 
 def _scene_view(scene: Scene) -> Callable[[Cameras, int], View]:
     settings = RasterSettings(antialiased=scene.info.antialiased, with_depth=True)
+    scene = on_device_of(scene)
 
     def view(cameras: Cameras, i: int) -> View:
         render = render_scene(scene, cameras.select([i]), settings)

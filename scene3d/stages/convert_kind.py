@@ -1,4 +1,4 @@
-"""The part of `scene3d convert` that turns scenes and meshes into another kind: --to splats, vm, cp, trivec, rbf."""
+"""The part of `scene3d convert` that turns scenes and meshes into another kind: --to splats or a field."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class KindOptions:
     cameras: Path | None = None
     """A cameras.json or camera_path.json: renders are taken between its views. Default: the cameras.json that a fit
     left with the scene; else views from all around, or near the splats of a scene that surrounds its cameras."""
-    splats: int = 40_000
+    splats: int = 100_000
     """Splats to begin with, and most ever."""
     voxels: int = 160
     """Nodes of the last grid of a field, as a cube of this side."""
