@@ -221,6 +221,7 @@ def test_settings_out_of_range_are_refused():
         ({"last_voxels": 10**12}, "first <= last"),
         ({"batch_rays": 0}, "batch_rays: expected at least 1"),
         ({"keep_cells": 0.0}, "keep_cells: expected more than 0"),
+        ({"box": (0.0, 0.0, math.nan, 1.0, 1.0, 1.0)}, "box: expected x0 y0 z0 x1 y1 z1 with each first below"),
     ):
         with pytest.raises(ValueError, match=words):
             replace(SETTINGS, **change)

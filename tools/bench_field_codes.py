@@ -25,12 +25,13 @@ from scene3d.io.s3d_container import Container, container_bytes
 from scene3d.recon.validate import validate_scene
 
 WHITE = (1.0, 1.0, 1.0)
-# Added one after the other.
+# Each beside the steps.
 STEPS = {
     "pruning of the last thousandth": Shares(fine=1.0, rows=0.999, kept=0.999),
-    "rows rounded by weight": Shares(fine=0.3, rows=0.999, kept=0.999),
-    "codes for the last hundredth": Shares(),
-    "codes for the last tenth": Shares(rows=0.9),
+    "pruning, and rows rounded by weight": Shares(fine=0.3, rows=0.999, kept=0.999),
+    "pruning of the last three thousandths": Shares(fine=1.0, rows=0.997, kept=0.997),
+    "that, and codes for the last tenth": Shares(rows=0.9),
+    "that, and codes for the last hundredth": Shares(),
 }
 
 

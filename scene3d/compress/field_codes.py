@@ -1,6 +1,6 @@
 """Codebooks for what of a field is hardly seen (VQRF, Li et al. 2023): importance, pruning, codes, tuning.
 
-Nodes of the planes of colour are sorted by the rendering weight that falls on them. The last thousandth of it is
+Nodes of the planes of colour are sorted by the rendering weight that falls on them. The last thousandths of it are
 pruned, what carries most keeps rows of its own, and the many nodes between share codes. Then what is left to move
 (codes, lines, decoder) is tuned against renders of the field as it was, along rays of the views that matter.
 """
@@ -35,14 +35,15 @@ class Shares:
     """Which nodes are kept how, by the share of all rendering weight that those seen more carry.
 
     Attributes:
-        fine: Below it rows have the finest steps; beyond, steps grow as weights fall.
+        fine: Below it rows have the finest steps; beyond, steps grow as weights fall. At equal bytes coarser steps for
+            all of them lose less.
         rows: Below it nodes have rows of their own.
         kept: Below it nodes have codes; beyond it they are pruned.
     """
 
-    fine: float = 0.3
+    fine: float = 1.0
     rows: float = 0.99
-    kept: float = 0.999
+    kept: float = 0.997
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from scene3d.io.field_steps import (
 )
 from scene3d.io.s3d_container import DAMAGED, Container
 
-CODEC = "field-codes"
+CODEC = "field-codes-2"
 CODED_KINDS = ("vm", "rbf")
 # Classes of nodes; from ROW on, rows whose steps grow by the square root of 2 from class to class.
 EMPTY, CODE, ROW = 0, 1, 2

@@ -23,7 +23,7 @@ from scene3d.core.scene import Scene
 from scene3d.io import entropy, field_codec
 from scene3d.io.s3d_container import DAMAGED, Container
 
-CODEC = "field-ranks"
+CODEC = "field-ranks-2"
 # Ranks of a group.
 GROUP = 8
 # Lines are few: they are rounded so much finer than planes.

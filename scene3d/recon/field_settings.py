@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from scene3d.core.fields import LANES, FieldKind, Shading
+from scene3d.recon.field_box import given_box
 from scene3d.recon.settings import BackgroundName
 
 FieldPresetName = Literal["fast", "balanced", "best"]
@@ -135,6 +136,8 @@ class FieldFitSettings:
             raise ValueError(f"waves: expected 0 or 1 to 1000, got {self.waves}")
         if not 2 <= self.leaf_nodes <= MAX_LEAF_NODES:
             raise ValueError(f"leaf_nodes: expected 2 to {MAX_LEAF_NODES}, got {self.leaf_nodes}")
+        if self.box is not None:
+            given_box(self.box)
         if self.box is not None and self.space not in ("auto", "box"):
             raise ValueError(f"box: a field in the space {self.space} has none, give one or the other")
         if self.near_radius is not None and not self.near_radius > 0:
