@@ -114,6 +114,18 @@ def test_backgrounds_close_the_picture(scene_path: Path, tmp_path: Path, capsys:
     assert not (tmp_path / "none.glb").exists()
 
 
+def test_meshes_for_pictures_are_a_little_thick(scene_path: Path, tmp_path: Path):
+    out = tmp_path / "mesh.ply"
+    options = ["--preset", "pictures", "--max-size", "96", "--max-views", "12", "--max-faces", "2000"]
+    assert main(["mesh", str(scene_path), "--out", str(out), "--min-agree", "0", "--no-turntable", *options]) == 0
+    mesh = read_mesh(out)
+    radii = mesh.vertices.norm(dim=1)
+    assert mesh.n_faces <= 2000
+    # A surface at a level of 0.4 is thicker than one at a half.
+    assert float(radii.max()) < 1.3
+    assert 1.0 < float(radii.mean()) < 1.05
+
+
 def test_a_transparent_scene_says_so_and_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     write_scene(ball(opacity_logit=-6.0), tmp_path / "faint.ply")
     assert main(["mesh", str(tmp_path / "faint.ply"), "--max-size", "64", "--max-views", "6"]) == 1

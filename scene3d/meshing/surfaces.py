@@ -31,7 +31,7 @@ Method = Literal["tsdf", "levelset", "tetrahedra", "poisson", "flexicubes"]
 # Points of tetrahedra nearer than this share of a voxel become one.
 SPACING = 0.25
 # Longer triangles of tetrahedra, in voxels, must have something behind them.
-LONG_EDGE = 4.0
+LONG_EDGE = 8.0
 # Views that are asked for the opacity of places at most: the time is in proportion.
 OPACITY_VIEWS = 48
 # Cells a side of Poisson surfaces at most.

@@ -25,8 +25,8 @@ from scene3d.ops.quaternions import to_rotmat
 BOX = 3.0
 # More transparent splats are no part of a surface.
 MIN_OPACITY = 0.1
-# Share of the longest edge by which the place behind a triangle lies behind it.
-BEHIND = 0.1
+# Shares of the longest edge by which the places behind a triangle lie behind it.
+BEHIND = (0.03, 0.1, 0.3)
 # Measured: Delaunay takes 0.12 ms and 1.3 KB a point.
 BYTES_PER_POINT = 2000
 
@@ -111,16 +111,20 @@ def tetra_surface(
 
 
 def without_membranes(mesh: Mesh, is_inside: Callable[[Tensor], Tensor], longest: float) -> Mesh:
-    """The mesh without the triangles that have an edge longer than `longest` and nothing behind their middle."""
+    """The mesh without the triangles that have an edge longer than `longest` and nothing behind their middle.
+
+    Triangles across a hollow have matter a little farther behind them, at most half of `longest`: they stay.
+    """
     places = mesh.corners()
     length = (places - places.roll(1, dims=1)).norm(dim=2).amax(dim=1)
     long = (length > longest).nonzero()[:, 0]
     if len(long) == 0:
         return mesh
     normals = torch.nn.functional.normalize(face_normals(mesh)[long], dim=1)
-    behind = places[long].mean(dim=1) - BEHIND * length[long, None] * normals
+    middle, depth = places[long].mean(dim=1), length[long, None]
+    held = [is_inside(middle - (share * depth).clamp_max(longest / 2) * normals) for share in BEHIND]
     keep = torch.ones(mesh.n_faces, dtype=torch.bool)
-    keep[long] = is_inside(behind)
+    keep[long] = torch.stack(held).any(dim=0)
     return mesh.with_faces(keep)
 
 

@@ -74,9 +74,9 @@ def _made_up(scene: Scene, around: Surround) -> tuple[Cameras, Surround]:
     return cameras, from_cameras(cameras, tuple(around.up.tolist()))
 
 
-def _stands_free(scene: Scene, dome: Cameras) -> bool:
-    """Whether most views from all around see nothing at their borders."""
-    picked = dome.select([i * len(dome) // N_GLANCES for i in range(N_GLANCES)])
+def _stands_free(scene: Scene, cameras: Cameras) -> bool:
+    """Whether most views see nothing at their borders."""
+    picked = cameras.select([i * len(cameras) // N_GLANCES for i in range(N_GLANCES)]).to(dtype=torch.float32)
     picked = picked.resized(torch.full_like(picked.sizes, GLANCE_SIDE))
     border = torch.ones(GLANCE_SIDE, GLANCE_SIDE, dtype=torch.bool)
     border[BORDER:-BORDER, BORDER:-BORDER] = False
