@@ -5,7 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scene3d.core.fields import BASES, DIRECTION_TERMS, FACTORS, Decoder, Field, LeafLevel
+from scene3d.core.fields import (
+    BASES,
+    DIRECTION_TERMS,
+    FACTORS,
+    NETWORK_KINDS,
+    Decoder,
+    Field,
+    LeafLevel,
+    network_rows,
+)
+from scene3d.core.hash_grid import HashGrid
 from scene3d.core.warp import Warp
 from scene3d.ops.radial_bases import listed, shapes_of
 
@@ -28,7 +38,8 @@ def random_field(
     """A foggy field in a box around the origin, float64.
 
     Args:
-        kind: vm, cp, rbf, trivec (two levels of cubes of different sizes) or cover (two shifted lattices).
+        kind: vm, cp, rbf, hash (its last levels share rows), mlp, trivec (two levels of cubes of different
+            sizes) or cover (two shifted lattices).
         nodes: Of planes and lines.
         ranks: Of density and of colour.
         has_occupancy: Leave many cells empty.
@@ -41,7 +52,10 @@ def random_field(
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     levels: tuple[LeafLevel, ...] = ()
-    if kind in FACTORS:
+    grid = HashGrid(((3, 2, 4), (6, 5, 7), (9, 8, 11)), 7) if kind == "hash" else None
+    if kind in NETWORK_KINDS:
+        shapes = []
+    elif kind in FACTORS:
         sizes = dict(zip("xyz", nodes, strict=True))
         shapes = [tuple(sizes[axis] for axis in reversed(name)) for name in FACTORS[kind] if name != BASES]
     else:
@@ -60,7 +74,11 @@ def random_field(
         shapes.append((N_BASES,))
     scale = 0.6 if kind in ("vm", "rbf") else 1.0
     density, color = (tuple(scale * normal(*shape, rank) for shape in shapes) for rank in ranks)
-    n_features = ranks[1] * {"vm": 3, "cp": 1, "rbf": 4}.get(kind, 2)
+    if kind in NETWORK_KINDS:
+        density, color = (
+            tuple(_network_factor(name, rank, grid, generator) for name in FACTORS[kind]) for rank in ranks
+        )
+    n_features = ranks[1] * {"vm": 3, "rbf": 4, "trivec": 2, "cover": 2}.get(kind, 1)
     width = 16
     basis = 0.3 * normal(n_features, width)
     inputs = 5 * width + DIRECTION_TERMS
@@ -74,7 +92,13 @@ def random_field(
     if warp is not None:
         box = FRAME_BOXES[warp].double()
     framed = None if warp is None else turned_warp(warp)
-    return Field(name, box, density, color, decoder, 6.0, step, -2.0, occupancy, levels, bases, framed)
+    return Field(name, box, density, color, decoder, 6.0, step, -2.0, occupancy, levels, bases, framed, grid=grid)
+
+
+def _network_factor(name: str, rank: int, grid: HashGrid | None, generator: torch.Generator) -> Tensor:
+    rows = network_rows(name, rank, grid)
+    spread = 1.0 if name == "table" else (2 / rows) ** 0.5
+    return spread * torch.randn(rows, rank, generator=generator, dtype=torch.float64)
 
 
 def turned_warp(kind: str) -> Warp:

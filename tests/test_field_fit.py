@@ -270,7 +270,7 @@ def test_damaged_scene_files_are_refused(tmp_path: Path):
         ("cells", [16000, 16000, 16000], "cells of 'occupancy'"),
         ("box", [[0, 0, 0]], "two corners"),
         ("step", -1.0, "step, density_scale: expected positive"),
-        ("kind", "voxels", "expected one of vm, cp, trivec, rbf"),
+        ("kind", "voxels", "expected one of vm, cp, trivec, rbf, hash, mlp"),
         ("ranks", [16, 32], "bytes of 'color_xy'"),
     ):
         broken = replace(container, meta={**json.loads(json.dumps(container.meta)), name: value})

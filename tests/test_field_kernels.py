@@ -18,7 +18,7 @@ from scene3d.render.field_march import SMOOTH, MarchSettings, RaySums
 if not field_cpu.is_available():
     pytest.skip("the native module is not built", allow_module_level=True)
 
-KINDS = ("vm", "cp", "trivec", "cover", "rbf")
+KINDS = ("vm", "cp", "trivec", "cover", "rbf", "hash", "mlp")
 
 
 @pytest.mark.parametrize("kind", KINDS)

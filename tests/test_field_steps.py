@@ -34,7 +34,7 @@ def scene_of(kind: str = "vm", has_occupancy: bool = True) -> Scene:
     return Scene(random_field(kind, has_occupancy=has_occupancy).to(dtype=torch.float32))
 
 
-@pytest.mark.parametrize("kind", ["vm", "cp", "trivec", "rbf"])
+@pytest.mark.parametrize("kind", ["vm", "cp", "trivec", "rbf", "hash", "mlp"])
 def test_density_comes_back_within_the_steps(kind: str):
     scene = scene_of(kind)
     back = Scene(decode_steps(encode_steps(scene, FINE), Path()))

@@ -36,16 +36,16 @@ def test_contraction_is_continuous_at_the_unit_ball() -> None:
 
 def test_coarse_corners_have_rows_of_their_own() -> None:
     corners = torch.cartesian_prod(*[torch.arange(5)] * 3)
-    rows = corner_rows(corners, 4, 128)
+    rows = corner_rows(corners, (4, 4, 4), 128)
     assert len(rows.unique()) == 125
     assert int(rows.max()) < 128
-    assert int(corner_rows(corners * 1000, 5000, 64).max()) < 64
+    assert int(corner_rows(corners * 1000, (5000,) * 3, 64).max()) < 64
 
 
 def test_features_at_a_corner_are_its_row() -> None:
     f = replace(field(), base=4, growth=1.0)
     corner = torch.tensor([[1, 2, 3]])
-    expected = torch.cat([table[corner_rows(corner, 4, 256)] for table in f.tables], dim=1)
+    expected = torch.cat([table[corner_rows(corner, (4, 4, 4), 256)] for table in f.tables], dim=1)
     torch.testing.assert_close(f.features(corner / 4), expected)
 
 

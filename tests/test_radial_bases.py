@@ -127,7 +127,7 @@ def test_a_field_has_bases_where_its_kind_is_rbf():
         replace(random_field("vm"), bases=field.bases)
     with pytest.raises(ValueError, match=r"density bases: expected shape \[60, R\], got \[59, 16\]"):
         replace(field, density=(*field.density[:-1], field.density[-1][1:]))
-    with pytest.raises(BackendUnavailable, match="radial bases are rendered by cpu and reference only"):
+    with pytest.raises(BackendUnavailable, match="rbf fields are rendered by cpu and reference only"):
         choose_backend("cuda", field)
 
 

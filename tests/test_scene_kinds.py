@@ -28,7 +28,7 @@ def scene_of(kind: str) -> Scene:
     )
 
 
-@pytest.mark.parametrize("kind", ["gaussians", "vm", "cp", "trivec", "rbf"])
+@pytest.mark.parametrize("kind", ["gaussians", "vm", "cp", "trivec", "rbf", "hash", "mlp"])
 def test_every_kind_renders_evaluates_and_has_points(kind: str):
     scene, cameras = scene_of(kind), tiny_cameras()
     render = render_scene(scene, cameras, RasterSettings(with_depth=True, with_normals=True))
@@ -45,7 +45,7 @@ def test_every_kind_renders_evaluates_and_has_points(kind: str):
         assert next(frames(scene, cameras, FrameSettings(mode=mode))).max() > 50
 
 
-@pytest.mark.parametrize("kind", ["vm", "cp", "trivec", "rbf"])
+@pytest.mark.parametrize("kind", ["vm", "cp", "trivec", "rbf", "hash", "mlp"])
 def test_the_torch_oracle_renders_the_same_image(kind: str):
     scene, camera = scene_of(kind), tiny_cameras().select([1])
     settings = RasterSettings(background=(1.0, 0.5, 0.0), with_depth=True)

@@ -100,6 +100,13 @@ def test_a_mesh_becomes_another_kind(kind):
     assert made.fidelity_db > 16
 
 
+def test_a_network_learns_of_a_mesh():
+    teacher = teacher_of_mesh(ball_mesh())
+    first, later = (converted(teacher, "hash", steps=steps) for steps in (4, 40))
+    assert later.scene.kind == "hash"
+    assert later.fidelity_db > first.fidelity_db + 1
+
+
 def test_splats_become_a_field_and_back():
     field = converted(teacher_of_scene(Scene(ball_splats())), "vm")
     assert field.fidelity_db > 17

@@ -8,11 +8,14 @@
 //   level, the vectors of all leaves one after the other (Gao et al. 2023, Strivec, without overlap).
 //   Radial bases: the modes of VM, and a fourth, the sum of the channels of bases times their rows (Chen et al. 2023,
 //   NeuRBF). Slabs: those of VM, then the rows of all bases.
+//   Hash grid, waves: one mode, the units of the last layer of a network of its inputs at the sample (see
+//   field_network.inl). Slabs: the table, of a hash grid alone, then the layers, each with its bias as the last row.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
 #include "math/field_bases.h"
+#include "math/field_hash.h"
 #include "math/field_leaves.h"
 #include "math/field_walk.h"
 #include "math/field_warp.h"
@@ -24,9 +27,11 @@ namespace scene3d {
 
 constexpr int kSets = 2, kMaxSlabs = 7, kLanes = 16;
 constexpr int kBasisMode = 3, kBasisSlab = 6;
+constexpr int kHashLayers = 1, kWaveLayers = 4, kMaxNetworkLayers = 4, kMaxNetworkWidth = 128;
+constexpr int kWaveOctaves = 8, kMaxInputs = 64;
 constexpr int kRayChunk = 64;  // rays of a task: 8x8 pixels of an image
 
-enum class FieldKind { vm = 0, cp = 1, trivec = 2, rbf = 3 };
+enum class FieldKind { vm = 0, cp = 1, trivec = 2, rbf = 3, hash = 4, mlp = 5 };
 
 // Values of one plane or line in [n_rows, rank], and where their gradients go.
 template <class T>
@@ -40,7 +45,7 @@ struct Slab {
 template <class T>
 struct FieldCall {
   FieldKind kind;
-  int n[3];          // nodes along x y z; 2 where there are leaves, so that positions in nodes run from 0 to 1
+  int n[3];          // nodes along x y z; 2 of leaves and networks, so that positions in nodes run from 0 to 1
   int rank[kSets];   // multiples of 16
   T low[3], high[3];
   T step;            // between samples
@@ -57,13 +62,21 @@ struct FieldCall {
   int n_levels;  // 0 where there are no leaves
   int64_t n_leaves[kMaxLevels];
   BasisGrid<T> bases;  // of rbf
+  HashGrid hash;       // of hash
 
   S3D_MEMBER bool has_planes() const { return kind == FieldKind::vm || kind == FieldKind::rbf; }
   S3D_MEMBER int n_modes() const {
     if (has_planes()) return kind == FieldKind::rbf ? 4 : 3;
-    return kind == FieldKind::cp ? 1 : n_levels;
+    return kind == FieldKind::trivec ? n_levels : 1;
   }
-  S3D_MEMBER int n_slabs() const { return has_planes() ? 3 + n_modes() : 3 * n_modes(); }
+  S3D_MEMBER int n_slabs() const {
+    if (has_network()) return first_layer() + n_layers();
+    return has_planes() ? 3 + n_modes() : 3 * n_modes();
+  }
+  S3D_MEMBER bool has_network() const { return kind == FieldKind::hash || kind == FieldKind::mlp; }
+  S3D_MEMBER int first_layer() const { return kind == FieldKind::hash ? 1 : 0; }
+  S3D_MEMBER int n_layers() const { return kind == FieldKind::hash ? kHashLayers : kWaveLayers; }
+  S3D_MEMBER int n_inputs() const { return kind == FieldKind::hash ? kHashFeatures * hash.n : 3 + 6 * kWaveOctaves; }
   S3D_MEMBER int n_features() const { return rank[1] * n_modes(); }
 };
 

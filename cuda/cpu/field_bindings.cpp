@@ -35,7 +35,13 @@ void expect(bool holds, const char* problem) {
 
 // Rows of slab i of a set: the nodes of a plane or of a line.
 template <class T>
-int64_t slab_rows(const FieldCall<T>& call, int i) {
+int64_t slab_rows(const FieldCall<T>& call, int set, int i) {
+  if (call.has_network()) {
+    const int last = call.hash.n - 1, rank = call.rank[set];
+    if (i > call.first_layer()) return rank + 1;
+    if (i == call.first_layer()) return call.n_inputs() + 1;
+    return (kHashFeatures * (call.hash.first[last] + call.hash.rows[last]) + rank - 1) / rank;
+  }
   const int64_t x = call.n[0], y = call.n[1], z = call.n[2];
   const int64_t vm[6] = {x * y, x * z, y * z, z, y, x}, cp[3] = {x, y, z};
   if (call.kind == FieldKind::trivec) return call.levels[i / 3].nodes * call.n_leaves[i / 3];
@@ -105,6 +111,27 @@ void set_bases(NativeField<T>& self, const std::vector<Values<const T>>& arrays,
   self.bases = arrays, self.starts = starts, self.items = items;
 }
 
+// Of a hash grid, before set_values. cells: along x y z of each level; row_bits: no level has more rows than 2^row_bits.
+template <class T>
+void set_hash(NativeField<T>& self, const std::vector<std::vector<int>>& cells, int row_bits) {
+  FieldCall<T>& call = self.call;
+  HashGrid& grid = call.hash;
+  expect(call.kind == FieldKind::hash && !cells.empty() && cells.size() <= kMaxHashLevels, "cells: expected 1 to 16 levels");
+  expect(row_bits >= 4 && row_bits <= 24, "row_bits: expected 4 to 24");
+  grid.n = 0;
+  int64_t n_rows = 0;
+  for (const std::vector<int>& level : cells) {
+    expect(level.size() == 3, "cells: expected three of each level");
+    for (size_t a = 0; a < 3; a++) {
+      expect(level[a] >= 1 && level[a] <= 1 << 14, "cells: expected 1 to 16384 along each axis");
+      grid.cells[grid.n][a] = level[a];
+    }
+    grid.first[grid.n] = n_rows;
+    grid.rows[grid.n] = std::min(hash_corners(grid.cells[grid.n]), int64_t{1} << row_bits);
+    n_rows += grid.rows[grid.n++];
+  }
+}
+
 template <class T>
 void set_box(NativeField<T>& self, const std::vector<double>& low, const std::vector<double>& high) {
   FieldCall<T>& call = self.call;
@@ -125,10 +152,11 @@ template <class T>
 void set_values(NativeField<T>& self, const std::vector<Values<const T>>& arrays) {
   FieldCall<T>& call = self.call;
   const int n = call.n_slabs();
+  expect(call.kind != FieldKind::hash || call.hash.n > 0, "values: expected the levels of the hash grid first");
   expect(arrays.size() == static_cast<size_t>(2 * n), "values: wrong number of arrays");
   for (int i = 0; i < 2 * n; i++) {
     const int set = i / n, slab = i % n;
-    const int64_t rows = slab_rows(call, slab);
+    const int64_t rows = slab_rows(call, set, slab);
     expect(static_cast<int64_t>(arrays[i].size()) == rows * call.rank[set], "values: an array has the wrong size");
     call.slabs[set][slab].values = arrays[i].data(), call.slabs[set][slab].n_rows = rows;
   }
@@ -189,8 +217,9 @@ void make_field(NativeField<T>* self, int kind, const std::vector<int>& n, const
   for (int a = 0; a < 3; a++) expect((call.n[a] = n[a]) >= 2, "sizes: expected at least 2 nodes");
   for (int s = 0; s < kSets; s++)
     expect((call.rank[s] = ranks[s]) > 0 && ranks[s] % kLanes == 0, "ranks: expected multiples of 16");
-  expect(kind >= 0 && kind <= 3, "kind: expected 0 (vm), 1 (cp), 2 (trivec) or 3 (rbf)");
+  expect(kind >= 0 && kind <= 5, "kind: expected 0 (vm), 1 (cp), 2 (trivec), 3 (rbf), 4 (hash) or 5 (mlp)");
   call.kind = static_cast<FieldKind>(kind), call.n_levels = 0;
+  expect(!call.has_network() || std::max(ranks[0], ranks[1]) <= kMaxNetworkWidth, "ranks: expected at most 128 units");
   T* const targets[7] = {&call.step,        &call.density_scale, &call.density_shift,    &call.near,
                          &call.far, &call.min_weight,    &call.min_transmittance};
   for (int i = 0; i < 7; i++) *targets[i] = static_cast<T>(settings[i]);
@@ -265,6 +294,7 @@ void bind_type(nb::module_& m, const char* suffix) {
       .def("set_box", &set_box<T>)
       .def("set_warp", &set_warp<T>)
       .def("set_levels", &set_levels<T>, nb::arg().noconvert(), nb::arg(), nb::arg())
+      .def("set_hash", &set_hash<T>)
       .def("set_bases", &set_bases<T>, nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg().noconvert(),
            nb::arg().noconvert())
       .def("set_values", &set_values<T>, nb::arg().noconvert())

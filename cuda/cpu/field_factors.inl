@@ -121,6 +121,7 @@ struct HeldCell {
 }  // namespace scene3d
 #include "cpu/field_bases.inl"
 #include "cpu/field_leaves.inl"
+#include "cpu/field_network.inl"
 namespace scene3d {
 namespace S3D_NS {
 
@@ -232,6 +233,10 @@ static void scatter(const FieldCall<T>& call, int set, int mode, int group, int 
   Touch<T> touches[kTouches];
   for (int ray = 0; ray < rows.n_rays; ray++) {
     const T* const v_ray = v_features + static_cast<int64_t>(ray) * call.n_features() + mode * call.rank[1];
+    if (call.has_network()) {
+      scatter_ray_network(call, set, rows, ray, v_ray);
+      continue;
+    }
     const auto gradient = [&](int g) { return set == 1 ? load(v_ray + kLanes * g) : V(T(1)); };
     if (call.kind == FieldKind::cp) {
       for (int g = group; g < end_group; g++) scatter_ray_cp(call, set, g, rows, ray, gradient(g));

@@ -96,7 +96,8 @@ void scatter_rows(const FieldCall<T>& call, const ScatterTask& task, const typen
 template <class T>
 std::vector<ScatterTask> scatter_tasks(const FieldCall<T>& call) {
   std::vector<ScatterTask> tasks;
-  const bool is_split = thread_count() > call.n_modes();
+  // Of a network all units of a set belong together.
+  const bool is_split = thread_count() > call.n_modes() && !call.has_network();
   for (int set : {1, 0}) {
     for (int mode = 0; mode < call.n_modes(); mode++) {
       const int groups = call.rank[set] / kLanes, size = is_split ? 1 : groups;

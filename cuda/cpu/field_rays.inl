@@ -26,6 +26,7 @@ struct SampleBlock {
   S3D_MEMBER Cell<T> cell(int i) const { return cell_of(call, nodes + i * stride); }
   S3D_MEMBER void densities(V (&rows)[16]) const {
     for (int i = 0; i < 16; i++) rows[i] = V(T(0));
+    if (call.has_network()) return network_densities(call, nodes, stride, n, rows);
     if (call.kind == FieldKind::trivec) leaf_densities(call, places, n, rows);
     else
       for (int i = 0; i < n; i++) rows[i] = density_lanes(call, cell(i));
@@ -33,6 +34,7 @@ struct SampleBlock {
   }
   // Adds features times amounts; those of amount 0 are left out.
   S3D_MEMBER void add_features(const T* amounts, T* sums) const {
+    if (call.has_network()) return add_network_features(call, nodes, stride, n, amounts, sums);
     if (call.kind == FieldKind::trivec) return add_leaf_features(call, places, amounts, n, sums);
     for (int i = 0; i < n; i++)
       if (amounts[i] != 0) each_feature(call, cell(i), [&](int at, V product) { add_to(sums + at, amounts[i], product); });
@@ -41,6 +43,7 @@ struct SampleBlock {
   // Features times v_features, lane by lane, of those that have colour.
   S3D_MEMBER void color_rows(const bool* has_color, const T* v_features, V (&rows)[16]) const {
     for (int i = 0; i < 16; i++) rows[i] = V(T(0));
+    if (call.has_network()) return network_rows<T>(call, 1, nodes, stride, n, has_color, v_features, rows);
     if (call.kind == FieldKind::trivec) return leaf_color_rows(call, places, has_color, n, v_features, rows);
     for (int i = 0; i < n; i++)
       if (has_color[i])

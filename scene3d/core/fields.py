@@ -1,5 +1,6 @@
 """Field: a radiance field in a box, factored into planes and lines (TensoRF, Chen et al. 2022) or into the vectors of
-many small leaves (after Strivec, Gao et al. 2023), or planes and lines with radial bases (NeuRBF, Chen et al. 2023).
+many small leaves (after Strivec, Gao et al. 2023), or planes and lines with radial bases (NeuRBF, Chen et al. 2023); or
+a small network at every sample, of a hash grid (Müller et al. 2022) or of the position alone (Mildenhall et al. 2020).
 
 Density and features of colour are sums over modes and ranks of products of factors, each interpolated linearly
 between nodes; the first and the last node lie on the faces of the box. Ranks are the last axis, a multiple of 16.
@@ -7,8 +8,11 @@ between nodes; the first and the last node lie on the faces of the box. Ranks ar
     cp: product of three lines, one mode. Factors: x y z.
     trivec: product of the three vectors of the leaf around a point, a mode per level. Factors: x0 y0 z0 x1 y1 z1.
     rbf: the modes of vm, and the sum of the channels of the bases around a point times their rows as a fourth.
+    hash: the R units of a layer behind the features of a hash grid, one mode. Factors: table layer0.
+    mlp: the R units of the last of four layers behind position and waves of it, one mode. Factors: layer0 ... layer3.
 A plane ab is [n_b, n_a, R], a line [n, R], the vectors of all leaves along an axis [n_leaves, nodes, R], rows of bases
-[n_bases, R].
+[n_bases, R]. A layer is [inputs + 1, R], its bias last; of units below 0 a hundredth passes. The features of density of
+a network are its units, those of the second half taken negative.
 
 density = density_scale softplus(feature + density_shift), per scene unit. A field without bounds has a warp (see
 scene3d.core.warp): then box, step and density are meant in its frame. A decoder makes a colour from a feature and
@@ -28,19 +32,32 @@ from torch import Tensor
 from scene3d.core.bases import RadialBases
 from scene3d.core.checks import Dims
 from scene3d.core.density_bricks import DensityBricks
+from scene3d.core.hash_grid import HashGrid
 from scene3d.core.shell import Shell
 from scene3d.core.warp import Warp
 
-FieldKind = Literal["vm", "cp", "trivec", "rbf"]
+FieldKind = Literal["vm", "cp", "trivec", "rbf", "hash", "mlp"]
 Shading = Literal["deferred", "sample"]
 SHADINGS: tuple[Shading, ...] = ("deferred", "sample")
 LANES = 16
 DIRECTION_TERMS = 16
 BASES = "bases"
 VM_FACTORS = ("xy", "xz", "yz", "z", "y", "x")
-FACTORS: dict[FieldKind, tuple[str, ...]] = {"vm": VM_FACTORS, "cp": ("x", "y", "z"), "rbf": (*VM_FACTORS, BASES)}
+TABLE = "table"
+LAYERS = ("layer0", "layer1", "layer2", "layer3")
+FACTORS: dict[FieldKind, tuple[str, ...]] = {
+    "vm": VM_FACTORS,
+    "cp": ("x", "y", "z"),
+    "rbf": (*VM_FACTORS, BASES),
+    "hash": (TABLE, LAYERS[0]),
+    "mlp": LAYERS,
+}
+NETWORK_KINDS: tuple[FieldKind, ...] = ("hash", "mlp")
+# Of the position in mlp: sines and cosines of pi 2^k x for k below.
+OCTAVES = 8
+MAX_UNITS = 128
 # In the order in which native code counts them.
-FIELD_KINDS: tuple[FieldKind, ...] = ("vm", "cp", "trivec", "rbf")
+FIELD_KINDS: tuple[FieldKind, ...] = ("vm", "cp", "trivec", "rbf", "hash", "mlp")
 AXES = "xyz"
 MAX_LEVELS = 2
 
@@ -148,6 +165,7 @@ class Field:
         step: Distance of samples along a ray, scene units.
         levels: Of trivec, one or two; no others have any.
         bases: Of rbf; no others have any.
+        grid: Of hash; no others have any.
         warp: Of the world to the frame in which the box lies; None = the box lies in the world.
         shading: Whether the decoder makes a colour of each pixel or of each sample.
         bricks: Of the density, for images; with other density, box or step they fall away.
@@ -169,6 +187,7 @@ class Field:
     shading: Shading = "deferred"
     bricks: DensityBricks | None = None
     shell: Shell | None = None
+    grid: HashGrid | None = None
 
     def __post_init__(self) -> None:
         if self.bricks is not None and not self.bricks.is_made_from(self.density_parts()):
@@ -177,15 +196,18 @@ class Field:
         dims.check("box", self.box, "2 3")
         self._check_levels()
         self._check_bases()
+        self._check_grid()
         names = self.names
         for label, factors, rank in (("density", self.density, "R"), ("color", self.color, "S")):
             if len(factors) != len(names):
                 raise ValueError(f"{label}: expected {len(names)} factors, got {len(factors)}")
             for name, value in zip(names, factors, strict=True):
-                dims.check(f"{label} {name}", value, f"{self._shape_words(name)} {rank}")
+                dims.check(f"{label} {name}", value, f"{self._shape_words(name, factors[0].shape[-1])} {rank}")
         self._check_numbers(dims)
 
-    def _shape_words(self, name: str) -> str:
+    def _shape_words(self, name: str, rank: int) -> str:
+        if self.kind in NETWORK_KINDS:
+            return str(network_rows(name, rank, self.grid))
         if name == BASES:
             return str(0 if self.bases is None else len(self.bases))
         if self.kind != "trivec":
@@ -211,10 +233,17 @@ class Field:
         if self.bases is not None and self.bases.n_dims != 3:
             raise ValueError("bases: expected three dimensions, got 2")
 
+    def _check_grid(self) -> None:
+        if (self.grid is not None) != (self.kind == "hash"):
+            found = "none" if self.grid is None else "one"
+            raise ValueError(f"grid: expected one of a field of the kind hash alone, got {found} of {self.kind}")
+
     def _check_numbers(self, dims: Dims) -> None:
         ranks, nodes = (dims.sizes["R"], dims.sizes["S"]), self.resolution
         if any(rank % LANES or rank == 0 for rank in ranks):
             raise ValueError(f"ranks: expected multiples of {LANES}, got {ranks}")
+        if self.has_network and max(ranks) > MAX_UNITS:
+            raise ValueError(f"ranks: expected at most {MAX_UNITS} units of a {self.kind} field, got {ranks}")
         if min(nodes) < 2:
             raise ValueError(f"nodes: expected at least 2 along every axis, got {list(nodes)}")
         if self.decoder.basis.shape[0] != self.n_features:
@@ -236,13 +265,24 @@ class Field:
 
     @property
     def resolution(self) -> tuple[int, int, int]:
-        """Nodes along x, y, z; of leaves as many as the finest level would have if all its cubes held one."""
+        """Nodes along x, y, z; of leaves as many as the finest level would have if all its cubes held one, of a hash
+        grid the corners of the finest level, of mlp two for each of its shortest waves."""
+        if self.grid is not None:
+            nx, ny, nz = self.grid.cells[-1]
+            return nx + 1, ny + 1, nz + 1
+        if self.kind == "mlp":
+            return (2**OCTAVES + 1,) * 3
         if self.kind == "trivec":
             finest = max(self.levels, key=lambda level: level.edges[0] * (level.nodes - 1))
             x, y, z = (n * (finest.nodes - 1) + 1 for n in finest.edges)
             return x, y, z
         factors = dict(zip(FACTORS[self.kind], self.density, strict=True))
         return factors["x"].shape[0], factors["y"].shape[0], factors["z"].shape[0]
+
+    @property
+    def has_network(self) -> bool:
+        """Whether features come from a network at every sample, so that they are not linear between nodes."""
+        return self.kind in NETWORK_KINDS
 
     @property
     def ranks(self) -> tuple[int, int]:
@@ -276,7 +316,7 @@ class Field:
     def density_parts(self) -> tuple[object, ...]:
         """All that decides how dense the field is where, and where samples lie."""
         numbers = (self.density_scale, self.density_shift, self.step)
-        others = (self.box, self.occupancy, self.bases, self.warp)
+        others = (self.box, self.occupancy, self.bases, self.warp, self.grid)
         return (*self.density, *others, *numbers, *(level.taken for level in self.levels))
 
     def factors(self) -> tuple[Tensor, ...]:
@@ -312,5 +352,14 @@ class Field:
 
 
 def n_modes(kind: FieldKind, n_levels: int) -> int:
-    """Modes whose products stand side by side: three of vm, one of cp, four of rbf, a level each of trivec."""
-    return {"vm": 3, "cp": 1, "rbf": 4, "trivec": n_levels}[kind]
+    """Modes whose products stand side by side: three of vm, four of rbf, a level each of trivec, one of others."""
+    return {"vm": 3, "rbf": 4, "trivec": n_levels}.get(kind, 1)
+
+
+def network_rows(name: str, rank: int, grid: HashGrid | None) -> int:
+    """Rows of a factor of a network of `rank` units; without a grid it is that of mlp."""
+    if name == TABLE:
+        return 0 if grid is None else grid.table_rows(rank)
+    if name == LAYERS[0]:
+        return 1 + (3 + 6 * OCTAVES if grid is None else grid.n_inputs)
+    return 1 + rank

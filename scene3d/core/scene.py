@@ -92,5 +92,11 @@ class Scene:
             nodes = " + ".join(f"{level.n_leaves:,}" for level in field.levels) + " leaves"
         if field.bases is not None:
             nodes += f" and {len(field.bases):,} radial bases"
-        article = "an" if field.kind == "rbf" else "a"
-        return f"{article} {field.kind} field of {nodes}, {field.n_numbers / 1e6:.1f} M numbers"
+        if field.grid is not None:
+            nodes = f"{len(field.grid.cells)} levels up to {nodes}"
+        if field.kind == "mlp":
+            nodes = f"{len(field.density)} layers of {field.ranks[0]} and {field.ranks[1]} units"
+        article = "an" if field.kind in ("rbf", "mlp") else "a"
+        n = field.n_numbers
+        numbers = f"{n / 1e6:.1f} M numbers" if n >= 1e6 else f"{n:,} numbers"
+        return f"{article} {field.kind} field of {nodes}, {numbers}"

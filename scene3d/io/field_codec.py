@@ -3,7 +3,7 @@
 One chunk per factor, named as in scene3d.core.fields (density_xy ... color_x), one for the decoder (its tensors one
 after the other), one for occupancy (8 cells a byte, x fastest, lowest bit first, deflated), and likewise one for the
 cubes of each level that hold a leaf (leaves0, leaves1). Centres and shapes of radial bases are one chunk too: number
-by number, of each the lowest bytes of all bases first, deflated. Sizes are in the header.
+by number, of each the lowest bytes of all bases first, deflated. Sizes, and the cells of hash grids, are in the header.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from scene3d.core.fields import (
     FACTORS,
     FIELD_KINDS,
     MAX_LEVELS,
+    NETWORK_KINDS,
     Decoder,
     Field,
     FieldKind,
@@ -32,7 +33,9 @@ from scene3d.core.fields import (
     Shading,
     decoder_of,
     n_modes,
+    network_rows,
 )
+from scene3d.core.hash_grid import MAX_HASH_LEVELS, MAX_ROW_BITS, HashGrid
 from scene3d.core.scene import Scene
 from scene3d.core.warp import WARP_KINDS, Warp
 from scene3d.io.s3d_container import DAMAGED, Container
@@ -82,6 +85,8 @@ def encode_field(scene: Scene) -> Container:
     if field.bases is not None:
         meta["bases"] = {"count": len(field.bases), "waves": list(field.bases.waves)}
         chunks[BASES] = _pack_bases(field.bases)
+    if field.grid is not None:
+        meta["grid"] = {"cells": [list(cells) for cells in field.grid.cells], "row_bits": field.grid.row_bits}
     return Container(KIND, CODEC, field.n_numbers, chunks, scene.info, meta)
 
 
@@ -103,6 +108,7 @@ class Layout:
         bases: Of rbf.
         warp: Of the world to the frame of the box.
         shading: By pixels or samples.
+        grid: Of hash.
     """
 
     kind: FieldKind
@@ -118,10 +124,17 @@ class Layout:
     bases: RadialBases | None = None
     warp: Warp | None = None
     shading: Shading = "deferred"
+    grid: HashGrid | None = None
 
     def factors(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Label, name and shape of each factor, in the order of Field.factors()."""
         n_bases = 0 if self.bases is None else len(self.bases)
+        if self.kind in NETWORK_KINDS:
+            return [
+                (label, name, (network_rows(name, rank, self.grid), rank))
+                for label, rank in zip(("density", "color"), self.ranks, strict=True)
+                for name in FACTORS[self.kind]
+            ]
         if self.kind == "trivec":
             shapes: dict[str, tuple[int, ...]] = {
                 f"{axis}{i}": (level.n_leaves, level.nodes) for i, level in enumerate(self.levels) for axis in "xyz"
@@ -162,6 +175,7 @@ class Layout:
                 bases=self.bases,
                 warp=self.warp,
                 shading=self.shading,
+                grid=self.grid,
                 density_scale=self.numbers["density_scale"],
                 density_shift=self.numbers["density_shift"],
                 step=self.numbers["step"],
@@ -194,6 +208,7 @@ def read_layout(container: Container, path: Path) -> Layout:
         _bases(container, path) if kind == "rbf" else None,
         _warp(container, path),
         container.meta.get("shading", "deferred"),
+        _grid(container, path) if kind == "hash" else None,
     )
 
 
@@ -227,6 +242,18 @@ def _warp(container: Container, path: Path) -> Warp | None:
         return Warp(kind, torch.tensor(numbers, dtype=torch.float32).reshape(3, 4))
     except ValueError as error:
         raise FormatError(path, f"warp: {error}", remedy=DAMAGED) from error
+
+
+def _grid(container: Container, path: Path) -> HashGrid:
+    row = container.meta.get("grid")
+    cells = row.get("cells") if isinstance(row, dict) else None
+    if not isinstance(row, dict) or not isinstance(cells, list) or not 1 <= len(cells) <= MAX_HASH_LEVELS:
+        raise FormatError(path, f"grid: expected 1 to {MAX_HASH_LEVELS} levels, got {str(row)[:80]}", remedy=DAMAGED)
+    levels = [_Meta({"cells": level}, path).integers("cells", 3, MAX_NODES) for level in cells]
+    try:
+        return HashGrid(tuple((x, y, z) for x, y, z in levels), _Meta(row, path).integer("row_bits", MAX_ROW_BITS))
+    except ValueError as error:
+        raise FormatError(path, f"grid: {error}", remedy=DAMAGED) from error
 
 
 def _levels(container: Container, path: Path) -> tuple[LeafLevel, ...]:

@@ -18,7 +18,19 @@ import torch
 from torch import Tensor
 
 from scene3d.core.errors import FormatError
-from scene3d.core.fields import AXES, BASES, VM_FACTORS, Decoder, Field, FieldKind, LeafLevel, decoder_of
+from scene3d.core.fields import (
+    AXES,
+    BASES,
+    FACTORS,
+    NETWORK_KINDS,
+    TABLE,
+    VM_FACTORS,
+    Decoder,
+    Field,
+    FieldKind,
+    LeafLevel,
+    decoder_of,
+)
 from scene3d.core.scene import Scene
 from scene3d.io import entropy, field_codec
 from scene3d.io.s3d_container import DAMAGED, Container
@@ -28,6 +40,8 @@ CODEC = "field-ranks-2"
 GROUP = 8
 # Lines are few: they are rounded so much finer than planes.
 LINE_FINENESS = 8.0
+# Of layers of networks, on either side of 0.
+LAYER_LEVELS = 1 << 14
 SMALLEST_STEP = 1e-6
 # Zeros cost a hundredth of a bit.
 NUMBERS_PER_BYTE = 512
@@ -58,12 +72,16 @@ def encode_steps(scene: Scene, steps: Steps) -> Container:
         chunks[key], bits[key] = encode_rows(value[places[i].used], per_rank, places[i].above)
     gains = field.decoder.basis.norm(dim=1)
     of_color = [rank_steps(field, field.color, i, gains, steps.color) for i in range(len(names))]
-    for start in range(0, field.ranks[1], GROUP):
-        ranks = slice(start, start + GROUP)
+    if field.has_network:
+        # Its factors have other sizes for colour.
+        places = [Places.of(name, v.shape[:-1], None, ()) for name, v in zip(names, field.color, strict=True)]
+    group = _group(field.kind, field.ranks[1])
+    for start in range(0, field.ranks[1], group):
+        ranks = slice(start, start + group)
         for i in by_mode(field.kind, len(field.levels)):
             key, value = f"color_{names[i]}_{start}", field.color[i][places[i].used]
             chunks[key], bits[key] = encode_rows(value[:, ranks], of_color[i][ranks], places[i].above)
-    meta = {**plain.meta, "bits": bits, "ends_early": True}
+    meta = {**plain.meta, "bits": bits, "ends_early": not field.has_network}
     return replace(plain, codec=CODEC, chunks=chunks, n_items=0, meta=meta)
 
 
@@ -89,20 +107,26 @@ def decode_steps(container: Container, path: Path) -> Field:
             key = f"density_{name}"
             value[places.used] = decode_rows(container, key, bits.get(key), shape[-1], places.above, path)
         else:
-            missing = max(missing, _read_color(value, name, places, container, bits, path))
+            group = _group(layout.kind, layout.ranks[1])
+            missing = max(missing, _read_color(value, (name, group), places, container, bits, path))
         factors.append(value)
     if missing:
         logger.warning("%s: cut off: %d of %d ranks of colour are missing", path, missing, layout.ranks[1])
     return layout.field(tuple(factors), read_decoder(container, layout.decoder_shapes(), path))
 
 
+def _group(kind: FieldKind, rank: int) -> int:
+    """Ranks of colour in one chunk; numbers of a network belong together."""
+    return rank if kind in NETWORK_KINDS else GROUP
+
+
 def _read_color(
-    value: Tensor, name: str, places: Places, container: Container, bits: dict[str, Any], path: Path
+    value: Tensor, part: tuple[str, int], places: Places, container: Container, bits: dict[str, Any], path: Path
 ) -> int:
-    """Fill a factor of colour; returns how many of its ranks are not there."""
-    rank = value.shape[-1]
-    for start in range(0, rank, GROUP):
-        key, n = f"color_{name}_{start}", min(GROUP, rank - start)
+    """Fill a factor of colour, by its name and the ranks of a chunk; returns how many of its ranks are not there."""
+    rank, (name, group) = value.shape[-1], part
+    for start in range(0, rank, group):
+        key, n = f"color_{name}_{start}", min(group, rank - start)
         if start > 0 and key not in container.chunks:
             return rank - start
         value[places.used, start : start + n] = decode_rows(container, key, bits.get(key), n, places.above, path)
@@ -114,6 +138,8 @@ def strongest_first(field: Field) -> Field:
 
     Those of radial bases stay: their channels differ in frequency, the lowest comes first.
     """
+    if field.has_network:
+        return field
     rank, colors, basis = field.ranks[1], list(field.color), field.decoder.basis.clone()
     for mode, members in enumerate(mode_factors(field.kind, len(field.levels))):
         if field.names[members[0]] == BASES:
@@ -159,7 +185,9 @@ def _alike(vectors: list[Tensor]) -> tuple[list[Tensor], Tensor]:
 
 
 def mode_factors(kind: FieldKind, n_levels: int) -> list[tuple[int, ...]]:
-    """Numbers of the factors whose product is each mode."""
+    """Numbers of the factors whose product is each mode, or of the parts of a network."""
+    if kind in NETWORK_KINDS:
+        return [tuple(range(len(FACTORS[kind])))]
     if kind in ("vm", "rbf"):
         planes: list[tuple[int, ...]] = [(i, i + 3) for i in range(3)]
         return [*planes, (len(VM_FACTORS),)] if kind == "rbf" else planes
@@ -240,6 +268,8 @@ def _touches(n_cells: int, n: int) -> Tensor:
 def rank_steps(field: Field, factors: tuple[Tensor, ...], i: int, gains: Tensor | None, step: float) -> Tensor:
     """Steps at which each rank of factor i makes about the same error: they fall with what it is multiplied by."""
     rank = factors[0].shape[-1]
+    if field.has_network:
+        return _network_steps(field, factors, i, gains, step)
     if field.kind == "rbf" and i == len(VM_FACTORS):
         mode, fineness, others = i - 3, 1.0, []
     elif field.kind in ("vm", "rbf"):
@@ -253,6 +283,17 @@ def rank_steps(field: Field, factors: tuple[Tensor, ...], i: int, gains: Tensor 
     for other in others:
         size = size * other.reshape(-1, rank).square().mean(dim=0).sqrt()
     return (step / fineness / size.clamp_min(SMALLEST_STEP)).half().float().clamp(SMALLEST_STEP, 6e4)
+
+
+def _network_steps(field: Field, factors: tuple[Tensor, ...], i: int, gains: Tensor | None, step: float) -> Tensor:
+    """One step for all numbers of a table, by what the layer makes of them; layers are few and hardly rounded."""
+    value = factors[i]
+    if field.names[i] != TABLE:
+        size = value.abs().amax() / LAYER_LEVELS
+    else:
+        units = factors[i + 1][:-1] if gains is None else factors[i + 1][:-1] * gains
+        size = step / units.square().sum(dim=1).mean().sqrt().clamp_min(SMALLEST_STEP)
+    return size.expand(value.shape[-1]).half().float().clamp(SMALLEST_STEP, 6e4)
 
 
 def encode_rows(values: Tensor, steps: Tensor, above: np.ndarray) -> tuple[bytes, int]:

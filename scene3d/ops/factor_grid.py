@@ -1,7 +1,7 @@
 """Products of planes, lines or vectors at points, in plain torch: the oracle of native kernels. Any floating dtype.
 
-Coordinates are in nodes: 0 is the first node of an axis, n - 1 the last; of leaves they are in units of the box, 0
-to 1. See scene3d.core.fields for the layouts.
+Coordinates are in nodes: 0 is the first node of an axis, n - 1 the last; of leaves and networks they are in units of
+the box, 0 to 1. See scene3d.core.fields for the layouts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.fields import AXES, FACTORS, VM_FACTORS, Field, LeafLevel
+from scene3d.ops.network_field import network_units, unit_signs
 from scene3d.ops.radial_bases import weighted_sum
 
 # Added to windows, so that their sum is never 0.
@@ -19,7 +20,7 @@ WINDOW_FLOOR = 1e-3
 def node_coordinates(field: Field, points: Tensor) -> Tensor:
     """Places of world points in nodes. [P, 3] to [P, 3]. Differentiable in points."""
     low, high = field.box
-    if field.levels:
+    if field.levels or field.has_network:
         return (points - low) / (high - low)
     last = torch.tensor(field.resolution, dtype=points.dtype, device=points.device) - 1
     return (points - low) / (high - low) * last
@@ -40,6 +41,8 @@ def products(field: Field, factors: tuple[Tensor, ...], nodes: Tensor) -> Tensor
     """
     if field.levels:
         return _leaf_products(field, factors, nodes)
+    if field.has_network:
+        return network_units(field, factors, nodes)
     names = VM_FACTORS if field.kind == "rbf" else FACTORS[field.kind]
     places = _places(nodes, field.resolution)
     values = [_interpolate(value, name, places) for value, name in zip(factors, names, strict=False)]
@@ -54,7 +57,8 @@ def products(field: Field, factors: tuple[Tensor, ...], nodes: Tensor) -> Tensor
 
 def density_feature(field: Field, nodes: Tensor) -> Tensor:
     """Sum of all products of density, before shift and softplus. [P, 3] to [P]"""
-    return products(field, field.density, nodes).sum(dim=1)
+    values = products(field, field.density, nodes)
+    return values @ unit_signs(values) if field.has_network else values.sum(dim=1)
 
 
 def _places(nodes: Tensor, resolution: tuple[int, int, int]) -> dict[str, tuple[Tensor, Tensor]]:

@@ -51,14 +51,14 @@ class HashField:
         parts = []
         for level, table in enumerate(self.tables):
             side = int(self.base * self.growth**level)
-            at = unit * side
+            sides, at = (side,) * 3, unit * side
             corner = at.floor().clamp(0, side - 1)
             inside = at - corner
             total = torch.zeros(len(unit), table.shape[1], dtype=table.dtype)
             for offset in product((0, 1), repeat=3):
                 step = torch.tensor(offset)
                 share = torch.where(step == 1, inside, 1 - inside).prod(dim=1, keepdim=True)
-                total = total + share * table[corner_rows(corner.long() + step, side, n_rows)]
+                total = total + share * table[corner_rows(corner.long() + step, sides, n_rows)]
             parts.append(total)
         return torch.cat(parts, dim=1)
 
@@ -70,10 +70,11 @@ def contract(points: Tensor) -> Tensor:
     return contracted / 4 + 0.5
 
 
-def corner_rows(corners: Tensor, side: int, n_rows: int) -> Tensor:
+def corner_rows(corners: Tensor, cells: tuple[int, int, int], n_rows: int) -> Tensor:
     """Rows of a table for corners [N, 3] of a grid: one each where there are enough, else by hash. [N] int64"""
-    if (side + 1) ** 3 <= n_rows:
-        return corners[:, 0] + (side + 1) * (corners[:, 1] + (side + 1) * corners[:, 2])
+    nx, ny, nz = (n + 1 for n in cells)
+    if nx * ny * nz <= n_rows:
+        return corners[:, 0] + nx * (corners[:, 1] + ny * corners[:, 2])
     mixed = corners[:, 0] * PRIMES[0] ^ corners[:, 1] * PRIMES[1] ^ corners[:, 2] * PRIMES[2]
     return mixed & (n_rows - 1)
 

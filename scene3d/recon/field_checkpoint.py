@@ -10,6 +10,7 @@ import torch
 from scene3d.core.capture import Capture
 from scene3d.core.errors import FormatError
 from scene3d.core.fields import Field, LeafLevel, decoder_of
+from scene3d.core.hash_grid import HashGrid
 from scene3d.core.warp import Warp
 from scene3d.ops.radial_bases import listed
 from scene3d.recon import checkpoint
@@ -46,6 +47,7 @@ def save(path: Path, state: FieldState, capture: Capture, settings: FieldFitSett
         "occupancy": values.occupancy,
         "levels": [(level.taken, level.nodes, level.is_shifted) for level in values.levels],
         "bases": None if values.bases is None else [values.bases.centers, values.bases.shapes, values.bases.waves],
+        "grid": None if values.grid is None else [values.grid.cells, values.grid.row_bits],
         "density": list(values.density),
         "color": list(values.color),
         # Views of one flat array: saved each by itself, or torch would store the whole for each.
@@ -79,6 +81,7 @@ def load(path: Path, capture: Capture, settings: FieldFitSettings) -> FieldState
             occupancy=data["occupancy"],
             levels=tuple(LeafLevel(*level) for level in data["levels"]),
             bases=None if data.get("bases") is None else listed(*data["bases"]),
+            grid=None if data.get("grid") is None else HashGrid(*data["grid"]),
             warp=None if data["warp"] is None else Warp(*data["warp"]),
             **data["numbers"],
         )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scene3d.core.capture import Capture
 from scene3d.core.errors import BackendUnavailable, CaptureError
-from scene3d.core.fields import Field
+from scene3d.core.fields import NETWORK_KINDS, Field
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
 from scene3d.ops.occupancy import cell_centers, dilate, is_occupied, occupied_box
@@ -135,8 +135,8 @@ def field_device(settings: FieldFitSettings) -> torch.device:
     if settings.backend != "cuda":
         return torch.device("cpu")
     reason = backends.why_unavailable("cuda")
-    if settings.kind == "rbf":
-        reason = "it knows no radial bases"
+    if settings.kind in ("rbf", *NETWORK_KINDS):
+        reason = "it knows no radial bases" if settings.kind == "rbf" else f"it knows no {settings.kind} fields"
     if settings.decoder == "sample":
         reason = "it knows no decoder of each sample"
     if reason is not None:

@@ -32,14 +32,16 @@ def find_occupied(field: Field, keep_cells: float, min_alpha: float = MIN_CELL_A
     """
     shape = _cell_shape(field)
     centers = cell_centers(shape, field.box).reshape(-1, 3)
-    features = native_field(field).density_features(centers)
+    asked = torch.arange(len(centers), device=centers.device)
+    if field.occupancy is not None:
+        asked = asked[is_occupied(field.occupancy, field.box, centers)]
+    features = native_field(field).density_features(centers[asked])
     if not bool(features.isfinite().all()):
         words = "expected finite densities, got others: check the poses and photos, or use a smaller --field.lr-factors"
         raise ValueError(f"field: {words}")
     optical = torch.nn.functional.softplus(features + field.density_shift) * (field.density_scale * field.step)
-    if field.occupancy is not None:
-        optical = torch.where(is_occupied(field.occupancy, field.box, centers), optical, 0.0)
-    alpha = (1 - torch.exp(-optical)).nan_to_num(0.0)
+    alpha = torch.zeros_like(centers[:, 0])
+    alpha[asked] = (1 - torch.exp(-optical)).nan_to_num(0.0)
     taken = alpha > min_alpha
     n_least = max(1, round(keep_cells * len(alpha)))
     if int(taken.sum()) < n_least:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scene3d.core.fields import LANES, FieldKind, Shading
+from scene3d.core.fields import LANES, MAX_UNITS, NETWORK_KINDS, FieldKind, Shading
+from scene3d.core.hash_grid import MAX_HASH_LEVELS, MAX_ROW_BITS
 from scene3d.recon.field_box import given_box
 from scene3d.recon.settings import BackgroundName
 
@@ -21,6 +22,7 @@ PlacingName = Literal["kmeans", "even"]
 MAX_VOXELS = 640**3
 OPEN_FIRST_VOXELS = 64**3
 MAX_LEAF_NODES = 65
+NETWORK_RATES: dict[FieldKind, float] = {"hash": 0.01, "mlp": 2e-3}
 MAX_BASES = 1 << 18
 
 
@@ -50,6 +52,8 @@ class FieldFitSettings:
         placing: kmeans = bases where the colours of opaque places change fastest, shaped like their clusters; even =
             round ones anywhere in occupied cells.
         waves: Greatest frequency of the sines that make channels of a basis, the least is 1; 0 = no sines.
+        hash_levels: Of a hash grid.
+        row_bits: Of hash: no level has more than 2^row_bits rows.
         mask_at: Fractions of the run at which empty cells are found anew.
         mask_after: Steps before which no cell is called empty: nothing has formed yet.
         keep_cells: Least share of the cells that stay occupied: the mask never empties the scene.
@@ -93,6 +97,8 @@ class FieldFitSettings:
     bases: int = 12_000
     placing: PlacingName = "kmeans"
     waves: float = 8.0
+    hash_levels: int = 8
+    row_bits: int = 16
     keep_cells: float = 0.001
     lr_factors: float = 0.02
     lr_decoder: float = 1e-3
@@ -130,6 +136,7 @@ class FieldFitSettings:
             raise ValueError(f"batch_rays: expected at least 16 with s3im, got {self.batch_rays}")
         if self.kind in ("trivec", "rbf") and not self.grow_at:
             raise ValueError("grow_at: expected at least one growth, which makes the leaves or the bases")
+        self._check_network()
         if not 1 <= self.bases <= MAX_BASES:
             raise ValueError(f"bases: expected 1 to {MAX_BASES}, got {self.bases}")
         if not (self.waves == 0 or 1 <= self.waves <= 1000):
@@ -149,6 +156,22 @@ class FieldFitSettings:
         if not 0 < self.keep_cells <= 1:
             raise ValueError(f"keep_cells: expected more than 0 and at most 1, got {self.keep_cells}")
 
+    def _check_network(self) -> None:
+        if not (1 <= self.hash_levels <= MAX_HASH_LEVELS and 4 <= self.row_bits <= MAX_ROW_BITS):
+            words = (
+                f"expected 1 to {MAX_HASH_LEVELS} and 4 to {MAX_ROW_BITS}, got {self.hash_levels} and {self.row_bits}"
+            )
+            raise ValueError(f"hash_levels, row_bits: {words}")
+        if self.kind not in NETWORK_KINDS:
+            return
+        if self.grow_at or self.first_voxels != self.last_voxels:
+            raise ValueError(f"grow_at, first_voxels: the grid of {self.kind} does not grow, leave it as it is")
+        if self.tv > 0:
+            raise ValueError(f"tv: numbers of {self.kind} have no neighbours, expected 0, got {self.tv}")
+        if max(self.density_rank, self.color_rank) > MAX_UNITS:
+            words = f"expected at most {MAX_UNITS}, got {self.density_rank} and {self.color_rank}"
+            raise ValueError(f"density_rank, color_rank: as units of {self.kind}: {words}")
+
 
 def field_preset(name: FieldPresetName, kind: FieldKind, max_steps: int | None = None) -> FieldFitSettings:
     """The settings of a preset; max_steps replaces its number of steps, schedules follow."""
@@ -163,6 +186,8 @@ def field_preset(name: FieldPresetName, kind: FieldKind, max_steps: int | None =
         voxels = round(voxels * 0.6)
     if kind == "trivec":
         return _leaf_preset(steps if max_steps is None else max_steps, round(voxels * 1.4))
+    if kind in NETWORK_KINDS:
+        return _network_preset(kind, steps if max_steps is None else max_steps, voxels)
     return FieldFitSettings(
         kind=kind,
         max_steps=steps if max_steps is None else max_steps,
@@ -177,19 +202,37 @@ def field_preset(name: FieldPresetName, kind: FieldKind, max_steps: int | None =
 
 def without_bounds(settings: FieldFitSettings) -> FieldFitSettings:
     """Settings of a preset, for a field that holds all that photos see: every ray goes through all of it."""
+    is_network = settings.kind in NETWORK_KINDS
     return replace(
         settings,
         batch_rays=2048,
         # The near cube has an eighth of the nodes.
-        first_voxels=min(OPEN_FIRST_VOXELS, settings.last_voxels),
-        last_voxels=min(2 * settings.last_voxels, MAX_VOXELS),
-        grow_at=(0.25, 0.45, 0.65),
+        first_voxels=settings.first_voxels if is_network else min(OPEN_FIRST_VOXELS, settings.last_voxels),
+        last_voxels=settings.first_voxels if is_network else min(2 * settings.last_voxels, MAX_VOXELS),
+        grow_at=() if is_network else (0.25, 0.45, 0.65),
         mask_at=(0.15, 0.25, 0.45, 0.65),
         step_in_voxels=1.0,
-        lr_factors=0.03,
+        lr_factors=settings.lr_factors if is_network else 0.03,
         lr_decoder=4e-3,
         # Without silhouettes, nothing but this clears the fog between cameras and things.
         distortion=0.03,
+    )
+
+
+def _network_preset(kind: FieldKind, max_steps: int, voxels: int) -> FieldFitSettings:
+    units = {"hash": (16, 48), "mlp": (64, 64)}.get(kind, (64, 64))
+    return FieldFitSettings(
+        kind=kind,
+        max_steps=max_steps,
+        density_rank=units[0],
+        color_rank=units[1],
+        step_in_voxels=1.0,
+        first_voxels=voxels,
+        last_voxels=voxels,
+        grow_at=(),
+        lr_factors=NETWORK_RATES[kind],
+        # Small numbers in a network are no emptiness.
+        l1=0.0,
     )
 
 

@@ -9,7 +9,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scene3d.core.fields import BASES, DIRECTION_TERMS, FACTORS, Decoder, Field, FieldKind, decoder_of
+from scene3d.core.fields import (
+    BASES,
+    DIRECTION_TERMS,
+    FACTORS,
+    NETWORK_KINDS,
+    TABLE,
+    Decoder,
+    Field,
+    FieldKind,
+    decoder_of,
+    n_modes,
+    network_rows,
+)
+from scene3d.core.hash_grid import HashGrid, hash_grid
 from scene3d.core.warp import Warp
 from scene3d.recon.field_leaves import kept_leaves, select_leaves, step_size
 from scene3d.recon.field_settings import FieldFitSettings
@@ -20,6 +33,11 @@ DENSITY_PER_DIAGONAL = 130.0
 # Before shift, of fields without bounds: thin fog everywhere, that clears where photos disagree.
 OPEN_SHIFT = -4.0
 FACTOR_SPREAD = {"vm": 0.1, "cp": 0.4}
+TABLE_SPREAD, WAVE_SHARE = 0.1, 0.05
+# Of density, of networks in a box: thin fog, so that rays meet something from the first step.
+FIRST_FEATURE = 8.0
+# Cells of the first level of a hash grid along the longest edge of the box.
+COARSEST = 16
 
 
 @dataclass
@@ -166,29 +184,40 @@ def first_state(
     settings: FieldFitSettings, box: Tensor, occupancy: Tensor | None, warp: Warp | None = None
 ) -> FieldState:
     """Step 0: small random factors; of planes and lines where leaves or bases are to come."""
-    kind: FieldKind = "cp" if settings.kind == "cp" else "vm"
+    kind: FieldKind = "vm" if settings.kind in ("trivec", "rbf") else settings.kind
     generator = torch.Generator().manual_seed(settings.seed)
     resolution = resolution_of(box, settings.first_voxels)
     sizes = dict(zip("xyz", resolution, strict=True))
+    grid = None
+    if kind == "hash":
+        grid = hash_grid(box, settings.hash_levels, COARSEST, max(COARSEST, *resolution), settings.row_bits)
 
     def factors(rank: int) -> tuple[Tensor, ...]:
+        if kind in NETWORK_KINDS:
+            return tuple(_first_rows(name, rank, grid, generator) for name in FACTORS[kind])
         spread = FACTOR_SPREAD[kind]
         shapes = [tuple(sizes[axis] for axis in reversed(name)) for name in FACTORS[kind]]
         return tuple(spread * torch.randn(*shape, rank, generator=generator) for shape in shapes)
 
-    n_sums = settings.color_rank * (3 if kind == "vm" else 1)
+    density = factors(settings.density_rank)
+    if kind == "mlp":
+        # Waves are as large as numbers of a table become: their random sum would be dense here and empty there.
+        density[-1].mul_(WAVE_SHARE)
+    if kind in NETWORK_KINDS and warp is None:
+        density[-1][-1, : settings.density_rank // 2] = 2 * FIRST_FEATURE / settings.density_rank
     values = Field(
         kind,
         box,
-        factors(settings.density_rank),
+        density,
         factors(settings.color_rank),
-        _first_decoder(n_sums, settings, generator),
+        _first_decoder(settings.color_rank * n_modes(kind, 0), settings, generator),
         DENSITY_PER_DIAGONAL / float((box[1] - box[0]).norm()),
         step_size(box, resolution, settings.step_in_voxels),
         occupancy=occupancy,
         density_shift=-10.0 if warp is None else OPEN_SHIFT,
         warp=warp,
         shading=settings.decoder,
+        grid=grid,
     )
     n_numbers = sum(v.numel() for v in values.decoder.tensors())
     state = FieldState(values, [], (torch.zeros(n_numbers), torch.zeros(n_numbers)), generator)
@@ -209,6 +238,16 @@ def grid_sizes(settings: FieldFitSettings) -> list[int]:
     n = len(settings.grow_at)
     first, last = math.log(settings.first_voxels), math.log(settings.last_voxels)
     return [round(math.exp(first + (last - first) * (i + 1) / n)) for i in range(n)]
+
+
+def _first_rows(name: str, rank: int, grid: HashGrid | None, generator: torch.Generator) -> Tensor:
+    """A table, or a layer of rectified units: He initialisation, biases 0."""
+    rows = network_rows(name, rank, grid)
+    if name == TABLE:
+        return TABLE_SPREAD * torch.randn(rows, rank, generator=generator)
+    layer = math.sqrt(2 / (rows - 1)) * torch.randn(rows, rank, generator=generator)
+    layer[-1] = 0
+    return layer
 
 
 def _first_decoder(n_sums: int, settings: FieldFitSettings, generator: torch.Generator) -> Decoder:

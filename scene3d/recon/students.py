@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture, Photo
-from scene3d.core.fields import FieldKind
+from scene3d.core.fields import NETWORK_KINDS, FieldKind
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
@@ -34,9 +34,9 @@ from scene3d.recon.settings import FitSettings, LearningRates, ResolutionSetting
 from scene3d.recon.surface_colors import with_view_colors
 from scene3d.recon.teacher import Teacher, View
 
-StudentKind = Literal["splats", "vm", "cp", "trivec", "rbf"]
+StudentKind = Literal["splats", "vm", "cp", "trivec", "rbf", "hash", "mlp"]
 # Steps of a conversion where nothing is said.
-STEPS: dict[str, int] = {"splats": 1000, "vm": 600, "cp": 600, "trivec": 600, "rbf": 600}
+STEPS: dict[str, int] = {"splats": 1000, "vm": 600, "cp": 600, "trivec": 600, "rbf": 600, "hash": 600, "mlp": 600}
 # Few steps have to do: they are long at first.
 SPLAT_RATES = LearningRates(
     means=3e-4, log_scales=6e-2, quats=1.5e-2, opacity_logits=0.1, sh0=1e-2, shN=5e-3, decay=0.3, beta2=0.98
@@ -184,8 +184,10 @@ def first_splats(surfaces: Surfaces, n: int, seed: int) -> Gaussians:
 def first_field(teacher: Teacher, surfaces: Surfaces, settings: FieldFitSettings, n_color_steps: int) -> FieldState:
     """Step 0 of a field: the teacher's box and occupied cells, its density, and then its colours."""
     state = first_state(settings, teacher.box, occupied_cells(teacher), teacher.warp)
-    state.field = imitate_density(state.field, teacher, state.generator)
-    imitate_colors(state, surfaces, settings, n_color_steps)
+    if not state.field.has_network:
+        # Networks learn from rays as fast: every point moves all of their numbers.
+        state.field = imitate_density(state.field, teacher, state.generator)
+        imitate_colors(state, surfaces, settings, n_color_steps)
     # The box is tight already: the first search for empty cells, which cuts it, counts as done.
     state.n_masks = 1
     return state
@@ -223,6 +225,7 @@ def _splat_settings(settings: StudentSettings) -> FitSettings:
 def _field_settings(settings: StudentSettings) -> FieldFitSettings:
     assert settings.kind != "splats"
     kind: FieldKind = settings.kind
+    is_network = kind in NETWORK_KINDS
     base = field_preset("fast", kind, max(settings.steps, 1))
     ranks = settings.ranks or (base.density_rank, base.color_rank)
     return replace(
@@ -230,17 +233,21 @@ def _field_settings(settings: StudentSettings) -> FieldFitSettings:
         seed=settings.seed,
         density_rank=ranks[0],
         color_rank=ranks[1],
-        first_voxels=max(settings.last_voxels // FIRST_SHARE, min(FEWEST_VOXELS, settings.last_voxels)),
+        first_voxels=settings.last_voxels if is_network else _first_voxels(settings.last_voxels),
         last_voxels=settings.last_voxels,
         # Half as many nodes a side at first: steps are cheaper. Leaves and bases come soon after planes.
-        grow_at={"trivec": (0.1, 0.2, 0.3), "rbf": (0.1,)}.get(kind, (0.3,)),
+        grow_at=() if is_network else {"trivec": (0.1, 0.2, 0.3), "rbf": (0.1,)}.get(kind, (0.3,)),
         mask_at=(0.0, 0.25, 0.5),
         mask_after=0,
         lr_decoder=DECODER_RATE,
-        lr_factors=FACTOR_RATE,
+        lr_factors=base.lr_factors if is_network else FACTOR_RATE,
         # Fog and floaters are what it is for; a teacher has none that should go.
         l1=0.0,
     )
+
+
+def _first_voxels(last: int) -> int:
+    return max(last // FIRST_SHARE, min(FEWEST_VOXELS, last))
 
 
 def _photo(view: View) -> Photo:

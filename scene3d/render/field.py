@@ -72,9 +72,9 @@ def choose_backend(backend: str, field: Field) -> str:
         return "cpu" if is_native and field.dtype in (torch.float32, torch.float64) else "reference"
     if backend == "cuda":
         reason = "it needs the CUDA module, and a field in float32 on a CUDA device"
-        if field.bases is not None or field.shading != "deferred":
-            what = "with radial bases" if field.bases is not None else "shaded by samples"
-            reason = f"fields {what} are rendered by cpu and reference only"
+        if field.bases is not None or field.shading != "deferred" or field.has_network:
+            what = f"{field.kind} fields" if field.shading == "deferred" else "fields shaded by samples"
+            reason = f"{what} are rendered by cpu and reference only"
         raise BackendUnavailable("cuda", reason, "Build it (see scene3d doctor), move the field, or choose cpu")
     if backend not in ("cpu", "reference"):
         raise BackendUnavailable(backend, "it renders Gaussians only", "For fields choose cpu or reference")

@@ -31,7 +31,9 @@ def takes(field: Field) -> bool:
     pixels: of neighbouring samples bricks ask one for its features."""
     if not is_available() or field.device.type != "cpu" or field.dtype != torch.float32:
         return False
-    if field.shading != "deferred" or field.bases is not None or any(level.is_shifted for level in field.levels):
+    if field.shading != "deferred" or field.bases is not None or field.has_network:
+        return False
+    if any(level.is_shifted for level in field.levels):
         return False
     # Leaves must end where bricks do, and coarse nodes lie among fine ones.
     voxels = tuple(n - 1 for n in field.resolution)

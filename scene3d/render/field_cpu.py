@@ -76,6 +76,8 @@ class NativeField:
         if field.levels:
             grids = [level.numbers() for level in field.levels]
             self._native.set_levels(grids, [v.nodes for v in field.levels], [v.is_shifted for v in field.levels])
+        if field.grid is not None:
+            self._native.set_hash([list(cells) for cells in field.grid.cells], field.grid.row_bits)
         if field.bases is not None:
             _set_bases(self._native, field, field.bases)
         self._native.set_box(*field.box.double().tolist())
@@ -265,8 +267,8 @@ def decode(decoder: Decoder, features: Tensor, opacity: Tensor, directions: Tens
 
 
 def _sizes(field: Field) -> list[int]:
-    """Nodes along x, y, z; with 2 native code has positions from 0 to 1, which is what leaves want."""
-    return [2, 2, 2] if field.levels else list(field.resolution)
+    """Nodes along x, y, z; with 2 native code has positions from 0 to 1, which is what leaves and networks want."""
+    return [2, 2, 2] if field.levels or field.has_network else list(field.resolution)
 
 
 def _set_bases(native: Any, field: Field, bases: RadialBases) -> None:

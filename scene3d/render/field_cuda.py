@@ -21,9 +21,8 @@ from scene3d.render.field_reference import decode
 def takes(field: Field) -> bool:
     """Whether the CUDA module is there and knows the kind, the field in a box, on its device, in float32, of few enough
     features, shaded by pixels."""
-    is_known = (
-        field.bases is None and field.warp is None and field.shading == "deferred" and cuda_call.takes(*field.factors())
-    )
+    is_plain = field.bases is None and field.warp is None and not field.has_network and field.shading == "deferred"
+    is_known = is_plain and cuda_call.takes(*field.factors())
     return is_known and field.n_features <= cuda_call.module.MAX_FEATURES
 
 

@@ -13,13 +13,14 @@ import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from scene3d.core.errors import OutputError
 from scene3d.io.registry import check_scene_suffix, read_scene, scene_size, write_scene
 from scene3d.ops.edits import parse_edit
+from scene3d.recon.students import StudentKind
 from scene3d.report.facts import size_text
 from scene3d.stages import convert_kind
 from scene3d.stages.convert_kind import KindOptions
@@ -38,9 +39,9 @@ class Config:
     do: tyro.conf.UseAppendAction[tuple[Annotated[str, tyro.conf.arg(metavar='"EDIT"')], ...]] = ()
     """An edit; give it several times, for instance: --do "rotate 180 0 0" --do "crop-sphere 0 0 0 3"."""
 
-    to: Literal["splats", "vm", "cp", "trivec", "rbf"] | None = None
+    to: StudentKind | None = None
     """Kind of scene to make, learned from renders of this one: splats, or a field of planes and lines (vm), of lines
-    only (cp), of leaves (trivec) or of planes, lines and radial bases (rbf)."""
+    only (cp), of leaves (trivec), of planes, lines and radial bases (rbf), of a hash grid (hash) or a network (mlp)."""
     learn: KindOptions = dataclasses.field(default_factory=KindOptions)
     """Options of --to."""
 

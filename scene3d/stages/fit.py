@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 # Part of the run in which masks are learnt before a codec takes over.
 MASKED_BEFORE_CODEC = 0.15
-SceneKind = Literal["gaussians", "vm", "cp", "trivec", "rbf"]
+SceneKind = Literal["gaussians", "vm", "cp", "trivec", "rbf", "hash", "mlp"]
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,10 @@ class Config:
     """Folder for scene.ply (scene.s3d of a field), checkpoint.pt, config.json, log.jsonl and stats/."""
     kind: SceneKind = "gaussians"
     """gaussians = splats, fast to render; vm = field of planes and lines (TensoRF), cp = of lines only, small, trivec =
-    of small leaves around the surfaces, rbf = of planes, lines and radial bases where colours change (NeuRBF)."""
+    of small leaves around the surfaces, rbf = of planes, lines and radial bases where colours change (NeuRBF), hash =
+    a hash grid and a small network (Instant-NGP), mlp = a network alone, tiny and slow (NeRF)."""
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
-    """Options of --kind vm, cp, trivec and rbf."""
+    """Options of all kinds but gaussians."""
     preset: PresetName = "balanced"
     """fast = a minute or less, balanced = minutes, best = as good as it gets; for small photos on a CPU."""
     max_steps: int | None = None

@@ -1,4 +1,4 @@
-"""The part of `scene3d fit` that fits radiance fields: --kind vm, cp, trivec, rbf."""
+"""The part of `scene3d fit` that fits radiance fields: all kinds but gaussians."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from scene3d import __version__
 from scene3d.core.capture import Capture
-from scene3d.core.fields import FieldKind, Shading
+from scene3d.core.fields import NETWORK_KINDS, FieldKind, Shading
 from scene3d.core.interrupt import stop_requests
 from scene3d.core.progress import duration_text
 from scene3d.core.scene import Scene, SceneInfo
@@ -60,10 +60,14 @@ class FieldConfig:
     ones anywhere around matter."""
     waves: float | None = None
     """rbf: greatest frequency of the sines that give a basis its channels, 1 to 1000; 0 = no sines."""
+    hash_levels: int | None = None
+    """hash: grids from 16 cells a side to those of last-voxels."""
+    row_bits: int | None = None
+    """hash: no level has more than 2^row_bits rows of four numbers. Each more doubles the file, and is sharper."""
     density_rank: int | None = None
-    """Ranks of each mode of density, a multiple of 16."""
+    """Ranks of each mode of density, a multiple of 16; of hash and mlp the units of a layer."""
     color_rank: int | None = None
-    """Ranks of each mode of colour, a multiple of 16."""
+    """The same of colour."""
     hidden: int | None = None
     """Width of the decoder's layers, a multiple of 16. Wider ones tell more about reflections and are slower."""
     decoder: Shading | None = None
@@ -89,7 +93,11 @@ SPLAT_OPTIONS = (
     *("memory_limit", "compact", "small", "mask_weight", "depth_weight"),
 )
 
-OWN_OPTIONS = {"trivec": ("leaves", "leaf_nodes"), "rbf": ("bases", "placing", "waves")}
+OWN_OPTIONS = {
+    "trivec": ("leaves", "leaf_nodes"),
+    "rbf": ("bases", "placing", "waves"),
+    "hash": ("hash_levels", "row_bits"),
+}
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,8 @@ def field_settings(order: Order, has_bounds: bool = True) -> FieldFitSettings:
     if "box" not in given and (space in ("contracted", "ndc") or (space == "auto" and not has_bounds)):
         preset = without_bounds(preset)
     if "last_voxels" in given:
-        given["first_voxels"] = min(preset.first_voxels, given["last_voxels"])
+        is_network = order.kind in NETWORK_KINDS
+        given["first_voxels"] = given["last_voxels"] if is_network else min(preset.first_voxels, given["last_voxels"])
     return replace(preset, **common, **given)
 
 

@@ -102,7 +102,7 @@ class Config:
     out: Path | None = None
     """Folder of the run. Default: runs/ and the name of the capture."""
     kind: SceneKind = "gaussians"
-    """gaussians = splats; vm, cp, trivec, rbf = a radiance field. What only splats can do is left out then, and that
+    """gaussians = splats; all others = a radiance field. What only splats can do is left out then, and that
     is said."""
     preset: PresetName = "fast"
     """fast = a minute or less, balanced = minutes, best = as good as it gets; for small photos on a CPU."""
