@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +58,8 @@ class CubeGrid:
 
     def with_learnable(self, values: dict[str, Tensor]) -> CubeGrid:
         """The same grid with other values of `learnable`."""
-        return replace(self, **values)
+        changes: dict[str, Any] = dict(values)
+        return replace(self, **changes)
 
     def corners(self, xyz: Tensor) -> Tensor:
         """Places of corners [..., 3] int64, moved. [..., 3]"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -209,8 +209,16 @@ class NativeDecoder:
         return v_features, v_opacity, grads
 
 
+class DecoderBackward(Protocol):
+    """What has the way back of a decoder; see NativeDecoder."""
+
+    def decode_backward(
+        self, features: Tensor, opacity: Tensor, directions: Tensor, v_colors: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor]]: ...
+
+
 def shade_backward(
-    decoder: NativeDecoder, sums: RaySums, directions: Tensor, v_rgb: Tensor
+    decoder: DecoderBackward, sums: RaySums, directions: Tensor, v_rgb: Tensor
 ) -> tuple[RaySums, list[Tensor]]:
     """The way back of field_march.shade.
 

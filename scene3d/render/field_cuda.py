@@ -67,10 +67,12 @@ class CudaField:
     def march(self, origins: Tensor, directions: Tensor, jitter: Tensor | None, tape: Tape) -> RaySums:
         """Sample and composite along rays; see field_reference.march."""
         n = len(origins)
-        sums = [torch.empty(shape, device=self.device) for shape in ((n, self.n_features), (n,), (n,))]
+        shapes = ((n, self.n_features), (n,), (n,))
+        features, opacity, distance = (torch.empty(shape, device=self.device) for shape in shapes)
+        sums = [features, opacity, distance]
         tape.begin(origins, directions, jitter, sums)
         self._native.march(origins, directions, jitter, sums, tape.native(), self._stream())
-        return RaySums(*sums)
+        return RaySums(features, opacity, distance)
 
     def march_backward(
         self, tape: Tape, v: RaySums, grads: list[Tensor], touched: list[Tensor], distortion: float = 0.0
@@ -187,5 +189,6 @@ class _March(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *v_sums: Tensor) -> tuple[Tensor | None, ...]:
         grads = [torch.zeros_like(value) for value in ctx.saved_tensors]
-        ctx.native.march_backward(ctx.tape, RaySums(*(v.contiguous() for v in v_sums)), grads, [])
+        v_features, v_opacity, v_distance = (v.contiguous() for v in v_sums)
+        ctx.native.march_backward(ctx.tape, RaySums(v_features, v_opacity, v_distance), grads, [])
         return (None, None, None, None, *grads)  # native, origins, directions, jitter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -160,7 +161,7 @@ def _in_bands(
     first = parts[0]
     if len(parts) == 1:
         return first
-    images = {}
+    images: dict[str, Any] = {}
     for name in ("rgb", "alpha", "depth", "normals"):
         images[name] = (
             None if getattr(first, name) is None else torch.cat([getattr(part, name) for part in parts], dim=1)
