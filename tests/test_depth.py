@@ -161,7 +161,7 @@ def test_the_error_of_depth_draws_splats_to_the_map():
         want = 0.5 * float((alpha.detach() * (4.0 / there - 1)) ** 2)
         assert error.item() == pytest.approx(want, rel=0.1)
         assert moves * float(means.grad[0, 2]) > 0
-    assert float(depth_error(render, torch.zeros(4, 4))) == 0
+    assert float(depth_error(render, torch.zeros(4, 4)).detach()) == 0
 
 
 def test_depth_maps_change_a_fit_of_splats():

@@ -14,7 +14,8 @@ from PIL import Image
 from scene3d.core.mesh import Mesh
 from scene3d.meshing.radial_sdf import fit_radial_sdf, mesh_of_radial_sdf
 from scene3d.ops import radial_grid
-from scene3d.ops.radial_grid import RadialGridSettings, fit_radial_grid, psnr
+from scene3d.ops.image import psnr
+from scene3d.ops.radial_grid import RadialGridSettings, fit_radial_grid
 from scene3d.ops.triangles import signed_distance
 from scene3d.recon.radial_image import fit_image, image_of
 

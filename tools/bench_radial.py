@@ -23,7 +23,8 @@ from scene3d.io.atomic import atomic_write
 from scene3d.io.images import decode_image
 from scene3d.io.mesh_files import MESH_SUFFIXES, read_mesh, write_mesh
 from scene3d.meshing.radial_sdf import NEAR, RadialSdf, fit_radial_sdf, mesh_of_radial_sdf
-from scene3d.ops.radial_grid import RadialGrid, RadialGridSettings, psnr
+from scene3d.ops.image import psnr
+from scene3d.ops.radial_grid import RadialGrid, RadialGridSettings
 from scene3d.ops.triangles import sample_surface, signed_distance
 from scene3d.recon.radial_image import fit_image, image_of
 
@@ -75,7 +76,8 @@ def print_image(config: Config, rows: dict[str, RadialGridSettings]) -> None:
     for name, settings in rows.items():
         model, seconds = timed(lambda: fit_image(image, settings))  # noqa: B023
         found = image_of(model, height, width)
-        print(f"| {name} | {words(model)} | {psnr(found.clamp(0, 1), image):.2f} dB | {seconds:.0f} |", flush=True)
+        score = float(psnr(found.clamp(0, 1), image))
+        print(f"| {name} | {words(model)} | {score:.2f} dB | {seconds:.0f} |", flush=True)
     if config.out is not None:
         from PIL import Image
 

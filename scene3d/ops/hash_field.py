@@ -47,20 +47,34 @@ class HashField:
 
     def features(self, unit: Tensor) -> Tensor:
         """Interpolated features of points [N, 3] in the unit cube. [N, L F]"""
-        n_rows = self.tables.shape[1]
-        parts = []
-        for level, table in enumerate(self.tables):
-            side = int(self.base * self.growth**level)
-            sides, at = (side,) * 3, unit * side
-            corner = at.floor().clamp(0, side - 1)
-            inside = at - corner
-            total = torch.zeros(len(unit), table.shape[1], dtype=table.dtype)
-            for offset in product((0, 1), repeat=3):
-                step = torch.tensor(offset)
-                share = torch.where(step == 1, inside, 1 - inside).prod(dim=1, keepdim=True)
-                total = total + share * table[corner_rows(corner.long() + step, sides, n_rows)]
-            parts.append(total)
+        sides = [int(self.base * self.growth**level) for level in range(len(self.tables))]
+        parts = [level_features(table, (side,) * 3, unit) for table, side in zip(self.tables, sides, strict=True)]
         return torch.cat(parts, dim=1)
+
+
+def level_features(table: Tensor, cells: tuple[int, int, int], unit: Tensor) -> Tensor:
+    """Features of one level of a hash grid, interpolated trilinearly.
+
+    Args:
+        table: Rows of features; corners share them where there are too few. [T, F]
+        cells: Of the level along x y z.
+        unit: Points in the unit cube. [N, 3]
+
+    Returns:
+        [N, F].
+
+    Differentiable in table.
+    """
+    sides = torch.tensor(cells, dtype=unit.dtype, device=unit.device)
+    at = unit * sides
+    corner = torch.minimum(at.floor().clamp_min(0), sides - 1)
+    inside = at - corner
+    total = torch.zeros(len(unit), table.shape[1], dtype=table.dtype, device=table.device)
+    for offset in product((0, 1), repeat=3):
+        step = torch.tensor(offset, device=unit.device)
+        share = torch.where(step == 1, inside, 1 - inside).prod(dim=1, keepdim=True)
+        total = total + share * table[corner_rows(corner.long() + step, cells, len(table))]
+    return total
 
 
 def contract(points: Tensor) -> Tensor:

@@ -6,14 +6,13 @@ Points are in units of the box, 0 to 1. See scene3d.core.fields for the layouts.
 from __future__ import annotations
 
 import math
-from itertools import product
 
 import torch
 from torch import Tensor
 
 from scene3d.core.fields import OCTAVES, TABLE, Field
 from scene3d.core.hash_grid import ROW_NUMBERS, HashGrid
-from scene3d.ops.hash_field import corner_rows
+from scene3d.ops.hash_field import level_features
 
 # Of a unit below 0, what passes: one that nothing passes never rises again.
 LEAK = 0.01
@@ -53,16 +52,8 @@ def hash_features(grid: HashGrid, table: Tensor, unit: Tensor) -> Tensor:
     """Features of all levels, interpolated trilinearly. [P, 3] to [P, inputs]"""
     rows, first, parts = table.reshape(-1)[: table.numel() // ROW_NUMBERS * ROW_NUMBERS].view(-1, ROW_NUMBERS), 0, []
     for level, cells in enumerate(grid.cells):
-        sides = torch.tensor(cells, dtype=unit.dtype, device=unit.device)
-        at = unit * sides
-        corner = torch.minimum(at.floor().clamp_min(0), sides - 1)
-        inside, n_rows = at - corner, grid.n_rows(level)
-        total = torch.zeros(len(unit), ROW_NUMBERS, dtype=table.dtype, device=table.device)
-        for offset in product((0, 1), repeat=3):
-            step = torch.tensor(offset, device=unit.device)
-            share = torch.where(step == 1, inside, 1 - inside).prod(dim=1, keepdim=True)
-            total = total + share * rows[first + corner_rows(corner.long() + step, cells, n_rows)]
-        parts.append(total)
+        n_rows = grid.n_rows(level)
+        parts.append(level_features(rows[first : first + n_rows], cells, unit))
         first += n_rows
     return torch.cat(parts, dim=1)
 

@@ -6,7 +6,6 @@ Places are 0 to 1 along each of two or three axes. Grids know a little everywher
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -232,8 +231,3 @@ def _interpolated(grid: Tensor, points: Tensor) -> Tensor:  # [F, ...], [P, D] -
     at = (2 * points - 1).reshape(1, -1, *[1] * (d - 1), d)
     found = torch.nn.functional.grid_sample(grid[None], at, align_corners=True, padding_mode="border")
     return found.reshape(len(grid), -1).T
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Of values between 0 and 1, dB."""
-    return -10 * math.log10(max(float((a - b).double().square().mean()), 1e-12))

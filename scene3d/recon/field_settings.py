@@ -220,7 +220,7 @@ def without_bounds(settings: FieldFitSettings) -> FieldFitSettings:
 
 
 def _network_preset(kind: FieldKind, max_steps: int, voxels: int) -> FieldFitSettings:
-    units = {"hash": (16, 48), "mlp": (64, 64)}.get(kind, (64, 64))
+    units = (16, 48) if kind == "hash" else (64, 64)
     return FieldFitSettings(
         kind=kind,
         max_steps=max_steps,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -120,7 +120,7 @@ def _compare_meshes(config: Config) -> None:
     truth, mesh = read_mesh(config.first), read_mesh(config.second)
     diagonal = float((truth.vertices.amax(dim=0) - truth.vertices.amin(dim=0)).norm())
     thresholds = config.thresholds or tuple(share * diagonal for share in MESH_THRESHOLDS)
-    cameras = None if config.capture is None else _training_views(config.capture, config.max_size)
+    cameras = None if config.capture is None else _views_of_capture(config.capture, config.max_size, "train")
     found = compare_meshes(mesh, truth, CompareSettings(thresholds), cameras)
     sizes = [path.stat().st_size for path in (config.first, config.second)]
     if config.json:
@@ -178,7 +178,7 @@ def _write_report(config: Config, result: Comparison, sizes: list[int], n_gaussi
 
 def _views(config: Config, scene: Scene) -> Cameras:
     if config.capture is not None:
-        return _views_of_capture(config.capture, config.max_size)
+        return _views_of_capture(config.capture, config.max_size, "test")
     file = config.cameras or find_cameras(config.first)
     if file is not None:
         cameras = read_cameras(file)
@@ -190,11 +190,8 @@ def _views(config: Config, scene: Scene) -> Cameras:
     return Cameras(viewmats, Ks, sizes)
 
 
-def _views_of_capture(folder: Path, max_size: int | None) -> Cameras:
+def _views_of_capture(folder: Path, max_size: int | None, split: Literal["train", "test"]) -> Cameras:
+    """Views of a split, all where it is empty."""
     capture = read_capture(folder, CaptureOptions(max_size=max_size))
-    return capture.cameras.select(capture.test or tuple(range(len(capture)))).to(dtype=torch.float32)
-
-
-def _training_views(folder: Path, max_size: int | None) -> Cameras:
-    capture = read_capture(folder, CaptureOptions(max_size=max_size))
-    return capture.cameras.select(capture.train or tuple(range(len(capture)))).to(dtype=torch.float32)
+    picked = capture.train if split == "train" else capture.test
+    return capture.cameras.select(picked or tuple(range(len(capture)))).to(dtype=torch.float32)
