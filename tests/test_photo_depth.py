@@ -9,6 +9,7 @@ import torch
 from painted_wall import HEIGHT, WIDTH, cameras_along, wall_depth, wall_photo
 from tiny_capture import tiny_scene
 
+from scene3d.core.capture import Photo
 from scene3d.core.scene import Scene
 from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, depth_image
 from scene3d.meshing.photo_depth import OWN_WEIGHT, better_depths, nearest_places, without_specks
@@ -26,9 +27,9 @@ def off_views() -> SurfaceViews:
     return SurfaceViews(cameras, depths, ())
 
 
-def photos() -> list[torch.Tensor]:
+def photos() -> list[Photo]:
     cameras = cameras_along(XS)
-    return [wall_photo(cameras.select([i])) for i in range(len(XS))]
+    return [Photo(wall_photo(cameras.select([i]))) for i in range(len(XS))]
 
 
 def test_photos_bring_the_wall_where_it_is():
@@ -44,12 +45,31 @@ def test_photos_bring_the_wall_where_it_is():
 
 def test_without_texture_the_depth_of_the_scene_stays_with_less_weight():
     views = off_views()
-    flat = [torch.full_like(photo, 90) for photo in photos()]
+    flat = [Photo(torch.full_like(photo.rgb, 90)) for photo in photos()]
     for own, better in zip(views.depths, better_depths(views, flat), strict=True):
         kept = better.depth == own.depth
         assert float(kept.float().mean()) > 0.95
         inner = kept & own.is_known()
         assert float((better.weight / own.weight.clamp_min(1e-6))[inner].median()) == pytest.approx(OWN_WEIGHT)
+
+
+def test_what_masks_hide_says_nothing():
+    views, pictures = off_views(), photos()
+    left = torch.full((HEIGHT, WIDTH), 255, dtype=torch.uint8)
+    left[:, : WIDTH // 2] = 0
+    pictures[2] = replace(pictures[2], mask=left)
+    own, better = views.depths[2], better_depths(views, pictures)[2]
+    kept = better.depth == own.depth
+    assert bool(kept[:, : WIDTH // 2].all())
+    assert float(kept[8:-8, WIDTH // 2 : -12].float().mean()) < 0.3
+
+
+def test_photos_that_are_masked_all_over_are_compared_with_none():
+    views, pictures = off_views(), photos()
+    nothing = torch.zeros(HEIGHT, WIDTH, dtype=torch.uint8)
+    pictures[1:] = [replace(photo, mask=nothing) for photo in pictures[1:]]
+    better = better_depths(views, pictures)
+    assert all(torch.equal(a.depth, b.depth) for a, b in zip(better, views.depths, strict=True))
 
 
 def test_places_that_others_see_are_found_in_a_view():
@@ -66,7 +86,7 @@ def test_depth_behind_what_others_confirm_does_not_count():
     views, pictures = off_views(), photos()
     mirrored = replace(views.depths[2], depth=1.05 * views.depths[2].depth)
     views = replace(views, depths=(*views.depths[:2], mirrored, *views.depths[3:]))
-    pictures[2] = torch.full_like(pictures[2], 90)
+    pictures[2] = Photo(torch.full_like(pictures[2].rgb, 90))
     better = better_depths(views, pictures)[2]
     assert float((better.weight == 0)[8:-8, 12:-12].float().mean()) > 0.5
 
@@ -80,7 +100,7 @@ def test_specks_of_depth_go_and_steps_stay():
 
 
 def test_photos_of_another_size_are_refused():
-    small = [photo[:-1] for photo in photos()]
+    small = [Photo(photo.rgb[:-1]) for photo in photos()]
     with pytest.raises(ValueError, match="photos: expected 96x64 pixels as of view 0, got 96x63"):
         better_depths(off_views(), small)
 

@@ -28,22 +28,22 @@ std::vector<float> padded(const StereoPhoto& photo, int64_t stride) {
   return grey;
 }
 
-std::vector<uint32_t> codes_of(const StereoPhoto& photo) {
-  std::vector<uint32_t> codes(static_cast<size_t>(photo.width) * static_cast<size_t>(photo.height));
+std::vector<int32_t> codes_of(const StereoPhoto& photo) {
+  std::vector<int32_t> codes(static_cast<size_t>(photo.width) * static_cast<size_t>(photo.height));
   for (int64_t y = 0; y < photo.height; y++) {
     for (int64_t x = 0; x < photo.width; x++) {
       const int64_t right = std::min<int64_t>(x + 1, photo.width - 1),
                     below = std::min<int64_t>(y + 1, photo.height - 1);
       const auto value = [&](int64_t j, int64_t i) { return static_cast<uint32_t>(photo.grey[j * photo.width + i]); };
       codes[static_cast<size_t>(y * photo.width + x)] =
-          value(y, x) | value(y, right) << 8 | value(below, x) << 16 | value(below, right) << 24;
+          static_cast<int32_t>(value(y, x) | value(y, right) << 8 | value(below, x) << 16 | value(below, right) << 24);
     }
   }
   return codes;
 }
 
 // From pixels of a photo, with inverse depth, to pixels of another one.
-StereoOther seen_by(const StereoPhoto& photo, const StereoPhoto& other, const uint32_t* codes) {
+StereoOther seen_by(const StereoPhoto& photo, const StereoPhoto& other, const int32_t* codes) {
   const double *m = photo.cam_from_world, *o = other.cam_from_world;
   // Other camera from this one: R = Ro Rm^T, t = to - R tm.
   double R[9], t[3];
@@ -69,7 +69,7 @@ StereoOther seen_by(const StereoPhoto& photo, const StereoPhoto& other, const ui
           static_cast<float>(K[3 * i] * rays[j] + K[3 * i + 1] * rays[3 + j] + K[3 * i + 2] * rays[6 + j]);
     result.b[i] = static_cast<float>(K[3 * i] * t[0] + K[3 * i + 1] * t[1] + K[3 * i + 2] * t[2]);
   }
-  result.codes = codes, result.width = other.width, result.height = other.height;
+  result.codes = codes, result.shown = other.shown, result.width = other.width, result.height = other.height;
   return result;
 }
 
@@ -79,7 +79,7 @@ void match_planes(const StereoPhoto& photo, const StereoPhoto* others, int n_oth
                   float* planes, float* costs) {
   const int64_t stride = photo.width + 2 * kPatchReach + 16, size = static_cast<int64_t>(photo.width) * photo.height;
   const std::vector<float> grey = padded(photo, stride);
-  std::vector<std::vector<uint32_t>> codes;
+  std::vector<std::vector<int32_t>> codes;
   std::vector<StereoOther> seen;
   for (int i = 0; i < n_others; i++) codes.push_back(codes_of(others[i]));
   for (int i = 0; i < n_others; i++) seen.push_back(seen_by(photo, others[i], codes[static_cast<size_t>(i)].data()));

@@ -16,7 +16,8 @@ constexpr int kMaxStereoOthers = 8;
 // first pixel in both.
 struct StereoOther {
   float A[9], b[3];
-  const uint32_t* codes;  // of each pixel: itself, right, below, below right, 8 bits each
+  const int32_t* codes;   // of each pixel: itself, right, below, below right, 8 bits each
+  const uint8_t* shown;   // of each pixel: 0 = something else is before the scene there; null: none is
   int width, height;
 };
 
@@ -51,6 +52,7 @@ struct StereoPhoto {
   int width, height;
   double fx, fy, cx, cy;
   const double* cam_from_world;  // [4, 4]
+  const uint8_t* shown;          // [H, W], see StereoOther
 };
 
 // Betters planes [3, H, W] in place and tells how unlike the patches are: costs

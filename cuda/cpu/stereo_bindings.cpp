@@ -1,6 +1,8 @@
 // Conversions for stereo.
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <vector>
 
 #include "cpu/bindings.h"
@@ -17,17 +19,21 @@ using Intrinsics = Array<const double, nb::shape<3, 3>>;
 struct PhotoArrays {
   Grey grey;
   Matrix cam_from_world;
+  std::optional<Grey> shown;
   StereoPhoto photo;
 };
 
-PhotoArrays photo_of(const Grey& grey, const Intrinsics& K, const Matrix& cam_from_world) {
+PhotoArrays photo_of(const Grey& grey, const Intrinsics& K, const Matrix& cam_from_world,
+                     const std::optional<Grey>& shown) {
   if (grey.shape(0) < 4 || grey.shape(1) < 4 || grey.shape(0) > 1 << 15 || grey.shape(1) > 1 << 15)
     throw nb::value_error("grey: expected 4 to 32768 pixels a side");
+  if (shown && (shown->shape(0) != grey.shape(0) || shown->shape(1) != grey.shape(1)))
+    throw nb::value_error("shown: expected the size of grey");
   const double* k = K.data();
   const StereoPhoto photo = {
       grey.data(),          static_cast<int>(grey.shape(1)), static_cast<int>(grey.shape(0)), k[0], k[4], k[2], k[5],
-      cam_from_world.data()};
-  return {grey, cam_from_world, photo};
+      cam_from_world.data(), shown ? shown->data() : nullptr};
+  return {grey, cam_from_world, shown, photo};
 }
 
 }  // namespace
@@ -36,10 +42,11 @@ void bind_stereo(nb::module_& m) {
   nb::class_<PhotoArrays>(m, "StereoPhoto")
       .def(
           "__init__",
-          [](PhotoArrays* self, Grey grey, Intrinsics K, Matrix cam_from_world) {
-            new (self) PhotoArrays(photo_of(grey, K, cam_from_world));
+          [](PhotoArrays* self, Grey grey, Intrinsics K, Matrix cam_from_world, std::optional<Grey> shown) {
+            new (self) PhotoArrays(photo_of(grey, K, cam_from_world, shown));
           },
-          nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert());
+          nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
+          nb::arg().noconvert() = nb::none());
   m.def(
       "match_planes",
       [](const PhotoArrays& arrays, const std::vector<const PhotoArrays*>& others, int n_rounds, float spread,

@@ -1,6 +1,7 @@
 // One row of one round of stereo: sixteen pixels at a time, each with its own
 // planes. 1.1 ns per pixel of a patch, plane and photo with AVX-512.
 #include "cpu/simd.h"
+#include "cpu/simd_int.h"
 #include "cpu/simd_math.h"
 #include "cpu/stereo.h"
 
@@ -57,22 +58,25 @@ static inline void read_patch(const StereoCall& call, int x, int y, StereoPatch&
 
 // Brightness between pixels, 0 to 1.
 S3D_INLINE f32x16 between(const StereoOther& other, f32x16 x, f32x16 y) {
-  alignas(64) float px[16], py[16], result[16];
+  const i32x16 left = to_int(x), top = to_int(y), byte = 255;
+  const i32x16 code = gather(other.codes, top * i32x16(other.width) + left);
+  const f32x16 fx = x - to_float(left), fy = y - to_float(top);
+  const f32x16 a = to_float(code & byte), b = to_float(shift_down<8>(code) & byte),
+               c = to_float(shift_down<16>(code) & byte), d = to_float(shift_down<24>(code) & byte);
+  const f32x16 upper = fma(fx, b - a, a), lower = fma(fx, d - c, c);
+  return fma(fy, lower - upper, upper) * f32x16(1.f / 255.f);
+}
+
+// Which places in a photo are part of the scene.
+S3D_INLINE mask16 shown_at(const StereoOther& other, f32x16 x, f32x16 y) {
+  alignas(64) float px[16], py[16];
   store(px, x), store(py, y);
-  const uint32_t* const codes = other.codes;
-  const int width = other.width;
+  uint32_t shown = 0;
   for (int i = 0; i < 16; i++) {
-    const int left = static_cast<int>(px[i]), top = static_cast<int>(py[i]);
-    const float fx = px[i] - static_cast<float>(left), fy = py[i] - static_cast<float>(top);
-    const uint32_t code = codes[top * width + left];
-    const float a = static_cast<float>(static_cast<int>(code & 255)),
-                b = static_cast<float>(static_cast<int>(code >> 8 & 255));
-    const float c = static_cast<float>(static_cast<int>(code >> 16 & 255)),
-                d = static_cast<float>(static_cast<int>(code >> 24));
-    const float upper = a + fx * (b - a), lower = c + fx * (d - c);
-    result[i] = (upper + fy * (lower - upper)) * (1.f / 255.f);
+    const int64_t row = static_cast<int>(py[i] + 0.5f), column = static_cast<int>(px[i] + 0.5f);
+    shown |= static_cast<uint32_t>(other.shown[row * other.width + column] != 0) << i;
   }
-  return load(result);
+  return mask_of(shown);
 }
 
 // 1 - weighted normalised cross-correlation with one other photo.
@@ -87,9 +91,10 @@ static inline f32x16 unlikeness(const StereoPatch& patch, const StereoOther& o, 
   }
   const float last_x = static_cast<float>(o.width - 1), last_y = static_cast<float>(o.height - 1);
   const f32x16 z = select(at[2] >= f32x16(1e-6f), at[2], f32x16(1.f)), u = at[0] / z, v = at[1] / z;
-  const mask16 seen = (at[2] >= f32x16(1e-6f)) & (u >= f32x16(1.f)) & (f32x16(last_x - 1.f) >= u) & (v >= f32x16(1.f)) &
-                      (f32x16(last_y - 1.f) >= v);
+  mask16 seen = (at[2] >= f32x16(1e-6f)) & (u >= f32x16(1.f)) & (f32x16(last_x - 1.f) >= u) & (v >= f32x16(1.f)) &
+                (f32x16(last_y - 1.f) >= v);
   if (!any(seen)) return kUnseen;
+  if (o.shown != nullptr) seen = seen & shown_at(o, select(seen, u, f32x16(0.f)), select(seen, v, f32x16(0.f)));
   f32x16 sum = 0.f, squares = 0.f, products = 0.f;
   for (int i = 0; i < patch.n; i++) {
     const f32x16 dx = patch.dx[i], dy = patch.dy[i];

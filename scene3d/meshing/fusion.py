@@ -12,6 +12,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.checks import Dims
 from scene3d.core.errors import BackendUnavailable
 from scene3d.meshing.block_grid import KEY_LIMIT, SIDE, VOXELS, BlockGrid, pack, unpack
+from scene3d.ops.pinhole import from_pixels
 from scene3d.ops.threads import single_threaded_torch
 
 try:
@@ -192,6 +193,4 @@ def world_points(image: DepthImage, cameras: Cameras, i: int) -> Tensor:
     """Places of the known pixels of view i, row by row. [P, 3] float64"""
     y, x = image.is_known().nonzero(as_tuple=True)
     z = image.depth[y, x].double()
-    K, viewmat = cameras.Ks[i].double(), cameras.viewmats[i].double()
-    in_cam = torch.stack([(x + 0.5 - K[0, 2]) / K[0, 0] * z, (y + 0.5 - K[1, 2]) / K[1, 1] * z, z], dim=1)
-    return (in_cam - viewmat[:3, 3]) @ viewmat[:3, :3]
+    return from_pixels(x, y, z, cameras.viewmats[i], cameras.Ks[i])

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
+from scene3d.core.capture import Photo
 from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, depth_image
 from scene3d.meshing.fusion import DepthImage, world_points
 from scene3d.ops.agreement import ask_views
+from scene3d.ops.pinhole import in_image, to_pixels
 from scene3d.ops.plane_match import GreyPhotos, Search, depth_of, partner_views, planes_of
-from scene3d.ops.triangles import NEAR, near_edges
+from scene3d.ops.triangles import near_edges
 from scene3d.render.planes import depth_normals
 
 SEARCH = Search(4, 0.01, 0.3)
@@ -34,13 +36,13 @@ LEAST_SHARE = 0.1
 
 
 def better_depths(
-    views: SurfaceViews, photos: Sequence[Tensor], on_view: Callable[[], None] = lambda: None
+    views: SurfaceViews, photos: Sequence[Photo], on_view: Callable[[], None] = lambda: None
 ) -> tuple[DepthImage, ...]:
     """The depths of the views, as far as photos confirm better ones by those, else their own with less weight.
 
     Args:
         views: Of the scene, from where the photos were taken.
-        photos: One per view. [H, W, 3] uint8
+        photos: One per view. What their masks or their transparency hide says nothing.
         on_view: Called after each view.
 
     Raises:
@@ -48,18 +50,22 @@ def better_depths(
     """
     cameras = views.cameras
     for i, photo in enumerate(photos):
-        if tuple(photo.shape[:2]) != (cameras.height(i), cameras.width(i)):
+        height, width = photo.rgb.shape[:2]
+        if (height, width) != (cameras.height(i), cameras.width(i)):
             size = f"{cameras.width(i)}x{cameras.height(i)}"
-            raise ValueError(f"photos: expected {size} pixels as of view {i}, got {photo.shape[1]}x{photo.shape[0]}")
+            raise ValueError(f"photos: expected {size} pixels as of view {i}, got {width}x{height}")
     starts = [torch.where(image.is_known(), image.depth, 0.0) for image in views.depths]
     partners = partner_views(cameras, torch.stack([_typical(depth) for depth in starts]))
-    grey = GreyPhotos((photo.float() / 255 for photo in photos), cameras)
+    shown = [_shown(photo) for photo in photos]
+    grey = GreyPhotos((_colors(photo) for photo in photos), cameras, shown)
     found = []
     for i, depth in enumerate(starts):
         camera = cameras.select([i])
         planes = planes_of(depth, depth_normals(depth, camera)[0], camera)
         better, cost = grey.match(i, partners[i], planes, SEARCH)
-        found.append(torch.where((depth > 0) & (cost < MAX_COST), depth_of(better), 0.0).contiguous())
+        known, where = (depth > 0) & (cost < MAX_COST), shown[i]
+        known = known if where is None else known & where
+        found.append(torch.where(known, depth_of(better), 0.0).contiguous())
         on_view()
     agreed = [_agreed(found, cameras, i, partners[i]) for i in range(len(cameras))]
     result = []
@@ -74,6 +80,17 @@ def better_depths(
     return tuple(result)
 
 
+def _colors(photo: Photo) -> Tensor:  # [H, W, 3], 0 to 1, on black
+    colors = photo.rgb.float() / 255
+    return colors if photo.alpha is None else colors * (photo.alpha[..., None].float() / 255)
+
+
+def _shown(photo: Photo) -> Tensor | None:
+    """Where a photo shows the scene, None = everywhere. [H, W] bool"""
+    parts = [value > 127 for value in (photo.alpha, photo.mask) if value is not None]
+    return torch.stack(parts).all(dim=0) if parts else None
+
+
 def _agreed(found: list[Tensor], cameras: Cameras, i: int, partners: list[int]) -> Tensor:
     """Depths of view i that others confirm, 0 elsewhere. [H, W]"""
     agree, against = ask_views(found, cameras, i, partners, TOLERANCE)
@@ -83,16 +100,13 @@ def _agreed(found: list[Tensor], cameras: Cameras, i: int, partners: list[int]) 
 def nearest_places(depths: Sequence[Tensor], cameras: Cameras, i: int, others: Sequence[int]) -> Tensor:
     """Depth in view i of the nearest place that other views see within each of its pixels, 0 = none. [H, W]"""
     height, width = cameras.height(i), cameras.width(i)
-    K, viewmat = cameras.Ks[i].double(), cameras.viewmats[i].double()
     near = torch.zeros(height * width, dtype=torch.float64)
     for other in others:
         image = DepthImage(depths[other], torch.ones_like(depths[other]))
-        in_cam = world_points(image, cameras, other).double() @ viewmat[:3, :3].T + viewmat[:3, 3]
-        z = in_cam[:, 2].clamp_min(NEAR)
-        column, row = (((in_cam[:, k] / z) * K[k, k] + K[k, 2]).floor() for k in (0, 1))
-        inside = (in_cam[:, 2] > NEAR) & (column >= 0) & (row >= 0) & (column < width) & (row < height)
-        pixels = (row[inside] * width + column[inside]).long()
-        near.scatter_reduce_(0, pixels, 1 / z[inside], "amax")
+        pixels, z = to_pixels(world_points(image, cameras, other), cameras.viewmats[i], cameras.Ks[i])
+        inside = in_image(pixels, z, width, height)
+        column, row = pixels[inside].long().unbind(dim=1)
+        near.scatter_reduce_(0, row * width + column, 1 / z[inside], "amax")
     return torch.where(near > 0, 1 / near, 0.0).float().reshape(height, width)
 
 

@@ -77,7 +77,7 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
         views = render_views(scene, cameras, settings.views, progress.advance)
     if settings.photo_depth and photos is not None:
         with Progress(len(cameras), "comparing photos") as progress:
-            views = replace(views, depths=better_depths(views, [photo.rgb for photo in photos], progress.advance))
+            views = replace(views, depths=better_depths(views, photos, progress.advance))
     with Progress(len(cameras), "comparing views") as progress:
         views = replace(views, depths=keep_consistent(views.depths, cameras, settings.consistency, progress.advance))
     surface = settings.surface

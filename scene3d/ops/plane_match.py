@@ -7,7 +7,7 @@ taken over from neighbouring pixels and changed at random as long as patches loo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,12 +54,13 @@ class GreyPhotos:
     Args:
         colors: Of every photo, 0 to 1. [H, W, 3]
         cameras: Of their sizes.
+        shown: Where each photo shows the scene, bool; None = everywhere. Nothing is compared with the rest. [H, W]
 
     Raises:
         BackendUnavailable: the native module is missing.
     """
 
-    def __init__(self, colors: Iterable[Tensor], cameras: Cameras) -> None:
+    def __init__(self, colors: Iterable[Tensor], cameras: Cameras, shown: Sequence[Tensor | None] = ()) -> None:
         if _cpu is None:
             raise BackendUnavailable(
                 "cpu", "the native module is not built", "Install with its native code: pip install ."
@@ -68,7 +69,9 @@ class GreyPhotos:
         for i, rgb in enumerate(colors):
             grey = (255 * less_white(rgb)).round().to(torch.uint8).contiguous()
             viewmat, K = (value[i].double().contiguous() for value in (cameras.viewmats, cameras.Ks))
-            self._native.append(_cpu.StereoPhoto(grey, K, viewmat))
+            where = shown[i] if shown else None
+            mask = None if where is None else where.to(torch.uint8).contiguous()
+            self._native.append(_cpu.StereoPhoto(grey, K, viewmat, mask))
 
     def match(self, i: int, partners: list[int], planes: Tensor, search: Search) -> tuple[Tensor, Tensor]:
         """Better planes of photo i [3, H, W], and how unlike their patches are in the partners, 0 to 2 [H, W]."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture
 from scene3d.ops.agreement import ask_views
+from scene3d.ops.pinhole import in_image, to_pixels
 from scene3d.ops.plane_match import (
     GreyPhotos,
     Search,
@@ -84,7 +85,9 @@ def match_views(capture: Capture, points: Tensor, on_view: Callable[[], None] = 
         camera = fine.cameras[i]
         start = enlarged(planes[i], camera.width(), camera.height())
         planes[i], cost = fine.grey.match(i, partners[i], start, FINE)
-        depths.append(torch.where(fine.opaque(i), depth_of(planes[i]), 0.0))
+        shown = fine.shown[i]
+        depth = depth_of(planes[i])
+        depths.append(depth if shown is None else torch.where(shown, depth, 0.0))
         costs.append(cost)
         on_view()
     return {train[i]: _judged(fine, i, partners[i], planes[i], costs[i], depths) for i in range(len(train))}
@@ -105,14 +108,14 @@ def typical_depths(cameras: Cameras, points: Tensor) -> Tensor:
     """Median depth of the points that each view sees, 1 where there are none. [C] float64"""
     found = []
     for i in range(len(cameras)):
-        _, z, seen = _projected(points, cameras.select([i]))
+        _, z, seen = _seen(points, cameras.select([i]))
         found.append(z[seen].median() if bool(seen.any()) else torch.tensor(1.0, dtype=torch.float64))
     return torch.stack(found)
 
 
 def first_guess(points: Tensor, camera: Cameras) -> Tensor:
     """Inverse depth of the nearest point in each cell of an image, spread over empty cells around. [H, W]"""
-    pixels, z, seen = _projected(points, camera)
+    pixels, z, seen = _seen(points, camera)
     rows, columns = -(-camera.height() // GUESS_CELL), -(-camera.width() // GUESS_CELL)
     cells = (pixels[seen] / GUESS_CELL).long()
     grid = torch.zeros(rows * columns, dtype=torch.float64)
@@ -124,13 +127,9 @@ def first_guess(points: Tensor, camera: Cameras) -> Tensor:
     return guess[: camera.height(), : camera.width()].float().contiguous()
 
 
-def _projected(points: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:  # [P, 2], [P], [P] bool
-    viewmat, K = camera.viewmats[0].double(), camera.Ks[0].double()
-    in_cam = points.double() @ viewmat[:3, :3].T + viewmat[:3, 3]
-    z = in_cam[:, 2]
-    pixels = in_cam[:, :2] / z.clamp_min(1e-6)[:, None] * K[[0, 1], [0, 1]] + K[:2, 2]
-    size = torch.tensor([camera.width(), camera.height()])
-    return pixels, z, (z > 1e-3 * z.abs().median()) & ((pixels >= 0) & (pixels < size)).all(dim=1)
+def _seen(points: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:  # [P, 2], [P], [P] bool
+    pixels, z = to_pixels(points.double(), camera.viewmats[0], camera.Ks[0])
+    return pixels, z, in_image(pixels, z, camera.width(), camera.height()) & (z > 1e-3 * z.abs().median())
 
 
 class _Photos:
@@ -139,14 +138,14 @@ class _Photos:
     def __init__(self, capture: Capture, scale: int) -> None:
         self._store, self._scale, self._train = PhotoStore(capture), scale, list(capture.train)
         self.cameras = [self._store.camera(view, scale) for view in self._train]
-        self.grey = GreyPhotos((self._store.target(view, scale).colors() for view in self._train), self.all_cameras())
+        self.shown = [self._shown(view) for view in self._train]
+        colors = (self._store.target(view, scale).colors() for view in self._train)
+        self.grey = GreyPhotos(colors, self.all_cameras(), self.shown)
 
-    def opaque(self, i: int) -> Tensor:  # [H, W] bool
-        target = self._store.target(self._train[i], self._scale)
-        shown = torch.ones(target.rgb.shape[:2], dtype=torch.bool)
-        for value in (target.alpha, target.weight):
-            shown = shown if value is None else shown & (value > MIN_ALPHA)
-        return shown
+    def _shown(self, view: int) -> Tensor | None:  # [H, W] bool, None = everywhere
+        target = self._store.target(view, self._scale)
+        parts = [value > MIN_ALPHA for value in (target.alpha, target.weight) if value is not None]
+        return torch.stack(parts).all(dim=0) if parts else None
 
     def all_cameras(self) -> Cameras:
         viewmats, Ks, sizes = (

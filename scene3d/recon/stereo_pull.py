@@ -18,6 +18,7 @@ from scene3d.core.capture import Capture
 from scene3d.core.gaussians import SH_COUNTS, Gaussians
 from scene3d.ops import sh
 from scene3d.ops.knn import mean_neighbor_distance
+from scene3d.ops.pinhole import NEAR, from_pixels, in_image, to_pixels
 from scene3d.ops.quaternions import from_rotmat, to_rotmat
 from scene3d.recon.stereo import StereoView
 
@@ -99,12 +100,10 @@ class StereoPull:
         guide, weights = self._guides[view].to(gaussians.device), self.settings
         rows = visible.nonzero()[:, 0]
         means = gaussians.means[rows]
-        in_cam = means.detach() @ guide.viewmat[:3, :3].T + guide.viewmat[:3, 3]
-        z = in_cam[:, 2].clamp_min(1e-6)
+        pixels, z = to_pixels(means.detach(), guide.viewmat, guide.K)
         height, width = guide.depth.shape
-        x, y = (in_cam[:, k] / z * guide.K[k, k] + guide.K[k, 2] for k in (0, 1))
-        inside = (x >= 0) & (y >= 0) & (x < width) & (y < height) & (in_cam[:, 2] > 1e-6)
-        column, row = x.clamp(0, width - 1).long(), y.clamp(0, height - 1).long()
+        inside, z = in_image(pixels, z, width, height), z.clamp_min(NEAR)
+        column, row = pixels[:, 0].clamp(0, width - 1).long(), pixels[:, 1].clamp(0, height - 1).long()
         depth, trust = guide.depth[row, column], guide.trust[row, column].float() * inside
         normals = guide.normals[row, column].float()
         focal = (guide.K[0, 0] * guide.K[1, 1]).sqrt()
@@ -184,15 +183,12 @@ def _surface_points(capture: Capture, view: int, stereo: StereoView) -> tuple[Te
     """Places [P, 3], normals [P, 3], colours 0 to 1 [P, 3] and sizes of pixels [P] of one view."""
     camera = stereo.camera
     row, column = (stereo.trust > 0).nonzero(as_tuple=True)
-    K, viewmat, z = camera.Ks[0], camera.viewmats[0], stereo.depth[row, column]
-    in_cam = torch.stack([(column + 0.5 - K[0, 2]) / K[0, 0] * z, (row + 0.5 - K[1, 2]) / K[1, 1] * z, z], dim=1).to(
-        viewmat
-    )
-    points = ((in_cam - viewmat[:3, 3]) @ viewmat[:3, :3]).float()
+    z = stereo.depth[row, column]
+    points = from_pixels(column, row, z, camera.viewmats[0], camera.Ks[0])
     photo = capture.load(view).rgb
     height, width = stereo.depth.shape
     colors = photo[row * photo.shape[0] // height, column * photo.shape[1] // width].float() / 255
-    return points, stereo.normals[row, column].float(), colors, z / float(K[0, 0])
+    return points, stereo.normals[row, column].float(), colors, z / float(camera.Ks[0, 0, 0])
 
 
 def _evenly(points: Tensor, sizes: Tensor, n: int) -> Tensor:

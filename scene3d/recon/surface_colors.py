@@ -14,6 +14,7 @@ from torch import Tensor
 from scene3d.core.capture import Capture
 from scene3d.core.gaussians import SH_COUNTS, Gaussians
 from scene3d.ops import sh
+from scene3d.ops.pinhole import in_image, to_pixels
 
 # Of the harmonics; beyond, views are too few.
 DEGREE = 2
@@ -64,13 +65,11 @@ def _seen_colors(points: Tensor, capture: Capture, view: int, tolerance: float) 
     if depth is None:
         raise ValueError(f"capture: expected a depth map of view {view}, got none")
     height, width = depth.shape
-    K, viewmat = capture.cameras.Ks[view], capture.cameras.viewmats[view]
-    in_cam = points @ viewmat[:3, :3].T + viewmat[:3, 3]
-    z = in_cam[:, 2].clamp_min(1e-6)
-    x, y = (in_cam[:, a] / z * K[a, a] + K[a, 2] for a in (0, 1))
-    inside = (in_cam[:, 2] > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    shown = depth[y.long().clamp(0, height - 1), x.long().clamp(0, width - 1)]
-    rows = (inside & (shown > 0) & ((in_cam[:, 2] - shown).abs() < tolerance)).nonzero()[:, 0]
+    pixels, z = to_pixels(points, capture.cameras.viewmats[view], capture.cameras.Ks[view])
+    x, y = pixels.unbind(dim=1)
+    shown = depth[y.clamp(0, height - 1).long(), x.clamp(0, width - 1).long()]
+    is_there = in_image(pixels, z, width, height) & (shown > 0) & ((z - shown).abs() < tolerance)
+    rows = is_there.nonzero()[:, 0]
     places = 2 * torch.stack([x[rows] / width, y[rows] / height], dim=1) - 1
     image = photo.rgb.movedim(-1, 0)[None].float() / 255
     colors = torch.nn.functional.grid_sample(image, places[None, None], align_corners=False, padding_mode="border")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
+from scene3d.ops.pinhole import to_pixels
 from scene3d.render.planes import Planes, rays_of
 
 # Pixels whose way there and back misses by more are hidden in the other view, or simply wrong.
@@ -95,12 +96,12 @@ def pair_losses(
 
 def _miss(points: Tensor, x: Tensor, y: Tensor, camera: Cameras, other_depth: Tensor, other: Cameras) -> Tensor:  # [P]
     """Pixels between where a ray starts and where it ends: to the other view, to its surface, and back."""
-    there, z = _project(points, other)
+    there, z = to_pixels(points, other.viewmats[0], other.Ks[0])
     depth, inside = _bilinear(other_depth, there)
     K, rotation = other.Ks[0], other.viewmats[0, :3, :3]
     in_cam = torch.cat([(there - K[:2, 2]) / K[[0, 1], [0, 1]], torch.ones_like(there[:, :1])], dim=1)
     surface = other.centers()[0] + (in_cam @ rotation) * depth[:, None]
-    back, z_back = _project(surface, camera)
+    back, z_back = to_pixels(surface, camera.viewmats[0], camera.Ks[0])
     start = torch.stack([x, y], dim=1) + 0.5
     sound = inside & (z > 0) & (z_back > 0) & (depth > 0)
     gap = torch.where(sound[:, None], back - start, 1e3)
@@ -127,7 +128,7 @@ def _unlikeness(
     facing = torch.where(facing.abs() > 1e-3, facing, -1e-3)
     depth = offset[:, None] / facing
     points = camera.centers()[0] + rays[py, px] * depth[..., None]
-    there, z = _project(points.reshape(-1, 3), other)
+    there, z = to_pixels(points.reshape(-1, 3), other.viewmats[0], other.Ks[0])
     values, inside = _bilinear(other_grey, there)
     shape = px.shape
     sound = (inside & (z > 0)).reshape(shape).all(dim=1)
@@ -135,14 +136,6 @@ def _unlikeness(
     a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
     ncc2 = (a * b).sum(dim=1).square() / (a.square().sum(dim=1) * b.square().sum(dim=1) + EPS)
     return torch.where(sound, 1 - ncc2, 1.0)
-
-
-def _project(points: Tensor, camera: Cameras) -> tuple[Tensor, Tensor]:  # [P, 3] -> [P, 2], [P]
-    viewmat, K = camera.viewmats[0], camera.Ks[0]
-    in_cam = points @ viewmat[:3, :3].T + viewmat[:3, 3]
-    z = in_cam[:, 2]
-    safe = torch.where(z > 1e-6, z, 1.0)
-    return in_cam[:, :2] / safe[:, None] * K[[0, 1], [0, 1]] + K[:2, 2], z
 
 
 def _bilinear(image: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:  # [H, W], [P, 2] -> [P], [P] bool
