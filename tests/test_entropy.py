@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scene3d import _cpu
-from scene3d.io.entropy import decode_cells, decode_layers, decode_symbols, encode_cells, encode_layers, encode_symbols
+from scene3d.io.entropy import (
+    decode_cells,
+    decode_layers,
+    decode_refined,
+    decode_symbols,
+    encode_cells,
+    encode_layers,
+    encode_refined,
+    encode_symbols,
+)
 
 
 @given(st.lists(st.integers(0, 300), max_size=300))
@@ -80,3 +89,38 @@ def test_layers_come_back_and_neighbours_make_them_smaller(n_bits: int):
         encode_layers(symbols, np.arange(1000, dtype=np.int32), n_bits)
     with pytest.raises(ValueError, match="symbols: expected 0 to"):
         encode_layers(symbols + 2**n_bits, alone, n_bits)
+
+
+def test_finer_numbers_come_back_and_those_that_follow_from_others_cost_less():
+    rng = np.random.default_rng(0)
+    above = np.maximum(np.arange(1200, dtype=np.int32) - 40, -1)
+    noise = rng.integers(-40, 41, (3, 1200))
+    slope = np.tile(np.arange(30)[:, None] + np.arange(40), (3, 1, 1)).reshape(3, 1200)
+    sizes = []
+    for fine in (noise, slope):
+        coarse = np.floor_divide(fine + 1, 3)
+        data = encode_refined(fine, coarse, above)
+        assert np.array_equal(decode_refined(data, coarse, above), fine)
+        sizes.append(len(data))
+    # A choice of three takes 1.585 bits.
+    assert 0.95 * 3600 * 1.585 / 8 < sizes[0] < 1.1 * 3600 * 1.585 / 8
+    assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_finer_numbers_that_do_not_follow_from_coarse_ones_are_refused():
+    alone, ones = np.full(4, -1), np.ones((2, 4))
+    with pytest.raises(ValueError, match="three times coarse, give or take one"):
+        encode_refined(5 * ones, ones, alone)
+    with pytest.raises(ValueError, match="coarse: expected as many as fine numbers"):
+        encode_refined(3 * ones, ones[:1], alone)
+    with pytest.raises(ValueError, match="above: expected one number for each place"):
+        encode_refined(3 * ones, ones, alone[:3])
+
+
+def test_cut_finer_numbers_are_near_the_coarse_ones():
+    rng = np.random.default_rng(1)
+    fine = rng.integers(-9, 10, (2, 500))
+    coarse, above = np.floor_divide(fine + 1, 3), np.arange(500) - 1
+    data = encode_refined(fine, coarse, above)
+    for part in (b"", data[: len(data) // 2], bytes(len(data))):
+        assert np.abs(decode_refined(part, coarse, above) - 3 * coarse).max() <= 1

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from field_scenes import random_field
@@ -16,7 +17,8 @@ from scene3d.compress.goal import Goal
 from scene3d.core.errors import FormatError
 from scene3d.core.scene import Scene
 from scene3d.io.field_codec import decode_field, encode_field
-from scene3d.io.field_steps import Steps, balanced, decode_steps, encode_steps, used_nodes
+from scene3d.io.field_places import used_nodes
+from scene3d.io.field_steps import Steps, balanced, decode_steps, encode_steps
 from scene3d.io.registry import read_scene, write_scene
 from scene3d.io.s3d_container import container_bytes, write_container
 from scene3d.ops.occupancy import cell_centers
@@ -114,20 +116,23 @@ def test_balanced_leaves_are_the_same_field():
 
 
 @pytest.mark.parametrize("kind", ["vm", "cp", "trivec", "cover", "rbf"])
-def test_a_file_that_ends_early_is_a_field_of_fewer_ranks(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_file_that_ends_early_is_coarser(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     scene = scene_of(kind)
     container, path = encode_steps(scene, FINE), tmp_path / "a.s3d"
-    whole, colors = container_bytes(container), {k for k in container.chunks if k.startswith("color_")}
-    head = len(whole) - sum(len(data) for name, data in container.chunks.items() if name in colors)
-    first = sum(len(data) for name, data in container.chunks.items() if name.endswith("_0") and name in colors)
+    whole, names = container_bytes(container), list(container.chunks)
+    ends = len(whole) - sum(map(len, container.chunks.values())) + np.cumsum([*map(len, container.chunks.values())])
+    # The last chunk of the first ranks, of all ranks, and half of what makes them finer.
+    last = max(i for i, name in enumerate(names) if name.startswith("color_") and name.endswith("_0"))
+    coarse = min(i for i, name in enumerate(names) if name.endswith(".1")) - 1
     images = []
-    for size in (len(whole), (head + first + len(whole)) // 2, head + first):
+    for size in (len(whole), (ends[coarse] + len(whole)) // 2, ends[coarse], ends[last]):
         path.write_bytes(whole[:size])
         images.append(render_scene(read_scene(path), tiny_cameras().select([0])).rgb)
+    assert "parts are rounded more coarsely" in caplog.text
     assert "ranks of colour are missing" in caplog.text
     errors = [float((image - images[0]).square().mean()) for image in images]
-    assert 0 < errors[1] < errors[2]
-    path.write_bytes(whole[: head + first - 1])
+    assert 0 < errors[1] < errors[2] < errors[3]
+    path.write_bytes(whole[: ends[last] - 1])
     with pytest.raises(FormatError, match=r"the chunk 'color_\w+_0' is missing"):
         read_scene(path)
 
@@ -165,7 +170,7 @@ def test_damaged_rounded_fields_are_refused(tmp_path: Path):
         ("bits", 3, "bits: expected a table"),
         ("bits", {}, "bits of 'density_xy': expected 1 to 16, got None"),
         ("nodes", [16000, 16000, 16000], "has not the bytes for them"),
-        ("hidden", [32, 48], "bytes of 'decoder'"),
+        ("hidden", [4096, 4096], "bytes of 'decoder' do not hold"),
     ):
         broken = replace(container, meta={**json.loads(json.dumps(container.meta)), name: value})
         with pytest.raises(FormatError, match=words):

@@ -160,3 +160,15 @@ def test_the_commands_say_what_a_shell_saves_and_take_fields_only(tmp_path: Path
     write_ply(Scene(one_gaussian((0.0, 0.0, 4.0), (0.3, 0.3, 0.3), 0.99)), splats)
     with pytest.raises(SceneKindError, match="drawn, not sampled along rays"):
         render.run(replace(order, scene=splats))
+
+
+def test_a_shell_of_another_scene_is_refused_unless_asked_for(tmp_path: Path, capsys):
+    scene, field = tmp_path / "ball.s3d", replace(ball(), box=0.5 * ball().box)
+    write_scene(Scene(field), scene)
+    write_shell(ball_shell(), tmp_path / "band", scene, 1 / 64)
+    order = render.Config(scene, tmp_path / "a.png", path="orbit", only=0, width=32, height=32, shell=tmp_path / "band")
+    with pytest.raises(ValueError, match=r"looks like the whole to \d+\.\d dB only .*--any-shell"):
+        render.run(order)
+    assert not (tmp_path / "a.png").exists()
+    render.run(replace(order, any_shell=True))
+    assert (tmp_path / "a.png").exists()

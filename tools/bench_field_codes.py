@@ -5,6 +5,7 @@ python tools/bench_field_codes.py FIELD.s3d CAPTURE [--scales 1 1.6]
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,17 +14,20 @@ from typing import Annotated
 import tyro
 
 from scene3d.compress.field_codes import Shares, code_field, tune
-from scene3d.compress.field_pack import COARSENESS
+from scene3d.compress.field_order import order_ranks
+from scene3d.compress.field_pack import coarseness_of
 from scene3d.core.capture import Capture
+from scene3d.core.errors import FormatError
 from scene3d.core.fields import Field
 from scene3d.core.scene import Scene
 from scene3d.io.capture_files import CaptureOptions, read_capture
-from scene3d.io.field_codes import decode_codes, encode_codes
-from scene3d.io.field_steps import GROUP, Steps, decode_steps, encode_steps
+from scene3d.io.field_codes import CODED_KINDS, decode_codes, encode_codes
+from scene3d.io.field_steps import Steps, decode_steps, encode_steps
 from scene3d.io.registry import read_scene
 from scene3d.io.s3d_container import Container, container_bytes
 from scene3d.recon.validate import validate_scene
 
+CUTS = (100, 95, 90, 80, 70, 60, 50, 45, 40, 35, 30, 25, 20, 15)
 WHITE = (1.0, 1.0, 1.0)
 # Each beside the steps.
 STEPS = {
@@ -47,8 +51,8 @@ class Config:
     """Of the steps."""
     tune_steps: int = 80
     """Of tuning, in the last row; 0 leaves it out."""
-    ranks: bool = False
-    """Only cut the file after each group of ranks of colour, as one that ends early."""
+    cuts: bool = False
+    """Only cut the file, with steps of the first scale, off after shares of its bytes, as one that ends early."""
     every: int = 5
     """Of the held-out photos, every n-th is looked at."""
 
@@ -59,40 +63,58 @@ def run(config: Config) -> None:
     capture = read_capture(config.capture, CaptureOptions())
     views = capture.cameras.select(capture.train[:: max(1, len(capture.train) // 24)])
     judged = replace(capture, test=capture.test[:: config.every])
-    field = scene.field()
+    ordered = order_ranks(scene.field(), views)
+    field, scene = ordered.field, Scene(ordered.field, scene.info)
     print("| codec | bytes | photos | seconds |")
     print(f"| float32 | {config.scene.stat().st_size:,} | {score(field, judged):.2f} dB | |")
-    if config.ranks:
-        show_cuts(scene, judged)
+    if config.cuts:
+        show_cuts(encode_steps(scene, scaled(scene, config.scales[0]), ordered.heads), judged)
         return
     for scale in config.scales:
-        steps = Steps(scale * COARSENESS.density, scale * COARSENESS.color)
+        steps = scaled(scene, scale)
         began = time.perf_counter()
-        container = encode_steps(scene, steps)
+        container = encode_steps(scene, steps, ordered.heads)
         show(f"steps x {scale:g}", container, decode_steps(container, Path()), judged, began)
+        if scene.kind not in CODED_KINDS:
+            continue
         coded, back = None, field
         for name, shares in STEPS.items():
             began = time.perf_counter()
             coded = code_field(field, views, steps, shares)
-            container = encode_codes(Scene(coded.field), coded.planes, steps)
+            container = encode_codes(Scene(coded.field), coded.planes, steps, ordered.heads)
             back = decode_codes(container, Path())
             show(name, container, back, judged, began)
         if config.tune_steps and coded is not None:
             began = time.perf_counter()
             coded = tune(coded, back, field, views, config.tune_steps)
-            container = encode_codes(Scene(coded.field), coded.planes, steps)
+            container = encode_codes(Scene(coded.field), coded.planes, steps, ordered.heads)
             show(f"{config.tune_steps} steps of tuning", container, decode_codes(container, Path()), judged, began)
 
 
-def show_cuts(scene: Scene, capture: Capture) -> None:
-    """A row for each group of ranks that is there."""
-    container = encode_steps(scene, COARSENESS)
-    starts = sorted({int(name.rsplit("_", 1)[1]) for name in container.chunks if name.startswith("color_")})
-    for last in starts:
-        began = time.perf_counter()
-        cut = {k: v for k, v in container.chunks.items() if k[:6] != "color_" or int(k.rsplit("_", 1)[1]) <= last}
-        part = replace(container, chunks=cut)
-        show(f"ranks of colour before {last + GROUP}", part, decode_steps(part, Path()), capture, began)
+def scaled(scene: Scene, scale: float) -> Steps:
+    """Those of scene3d compress, times a scale."""
+    base = coarseness_of(scene.kind)
+    return Steps(scale * base.density, scale * base.color)
+
+
+def show_cuts(container: Container, capture: Capture) -> None:
+    """A row for each share of the file that is left."""
+    whole = container_bytes(container)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cut.s3d"
+        for percent in CUTS:
+            path.write_bytes(whole[: len(whole) * percent // 100])
+            began = time.perf_counter()
+            try:
+                field = read_scene(path).field()
+            except FormatError as error:
+                print(f"| {percent} % | {path.stat().st_size:,} | {error.problem} | |", flush=True)
+                continue
+            seconds = time.perf_counter() - began
+            print(
+                f"| {percent} % | {path.stat().st_size:,} | {score(field, capture):.2f} dB | {seconds:.1f} |",
+                flush=True,
+            )
 
 
 def show(name: str, container: Container, field: Field, capture: Capture, began: float) -> None:

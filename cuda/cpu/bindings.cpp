@@ -35,6 +35,7 @@ NB_MODULE(_cpu, m) {
   scene3d::bind_planes(m);
   scene3d::bind_rotations(m);
   scene3d::bind_symbols(m);
+  scene3d::bind_refinement(m);
   scene3d::bind_morton_neighbors(m);
   scene3d::bind_simd_probe(m);
 }

@@ -25,6 +25,7 @@ void bind_octree(nb::module_& m);
 void bind_planes(nb::module_& m);
 void bind_rotations(nb::module_& m);
 void bind_symbols(nb::module_& m);
+void bind_refinement(nb::module_& m);
 void bind_morton_neighbors(nb::module_& m);
 void bind_simd_probe(nb::module_& m);
 

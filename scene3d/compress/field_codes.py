@@ -17,7 +17,8 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.fields import FACTORS, Field, decoder_of
 from scene3d.core.progress import Progress
 from scene3d.io.field_codes import CODE, EMPTY, LAST_ROW, ROW, CodedPlane
-from scene3d.io.field_steps import Steps, rank_steps, strongest_first, used_nodes
+from scene3d.io.field_places import used_nodes
+from scene3d.io.field_steps import Steps, rank_steps
 from scene3d.ops.kmeans import kmeans
 from scene3d.ops.rays import camera_rays
 from scene3d.ops.threads import single_threaded_torch
@@ -64,12 +65,11 @@ def code_field(field: Field, views: Cameras, steps: Steps, shares: Shares = Shar
     """Prune and code the planes of colour of a vm or rbf field.
 
     Args:
-        field: Float32 on the CPU.
+        field: Float32 on the CPU, its ranks in order.
         views: That matter.
         steps: Of rounding; distances between rows are measured in them.
         shares: What is pruned, coded and kept.
     """
-    field = strongest_first(field)
     gains, planes, colors = field.decoder.basis.norm(dim=1), [], list(field.color)
     for i, weight in enumerate(plane_importance(field, views)):
         used = used_nodes(field.occupancy, weight.shape, FACTORS["vm"][i])

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from scene3d.compress.field_codes import code_field, tune
+from scene3d.compress.field_order import order_ranks
 from scene3d.compress.goal import Goal
 from scene3d.core.cameras import Cameras
 from scene3d.core.fields import Field
 from scene3d.core.scene import Scene
 from scene3d.io.field_codes import CODED_KINDS, decode_codes, encode_codes
+from scene3d.io.field_heads import Head
 from scene3d.io.field_steps import Steps, decode_steps, encode_steps
 from scene3d.io.s3d_container import Container, container_bytes
 from scene3d.render import paths, surround
@@ -85,13 +87,21 @@ def pack_field(
         raise ValueError(f"method: codebooks are for {kinds} fields, this is {scene.size_text()}. Use --method context")
     around = _around(scene) if cameras is None else cameras
     views = _small(_some(around, N_VIEWS))
-    weighed = _small(_some(around, N_WEIGHED)) if has_codes else None
+    weighed = _small(_some(around, N_WEIGHED))
     psnr = None if psnr_of is None else psnr_of(scene)
-    judge = _Judge(scene, views, _images(scene, views), weighed, psnr, psnr_of)
+    ordered = order_ranks(scene.field().detach().to("cpu", torch.float32), weighed)
+    own = Scene(ordered.field, scene.info)
+    coded = weighed if has_codes else None
+    judge = _Judge(own, ordered.heads, views, _images(scene, views), coded, psnr, psnr_of)
     found = _search(judge, goal)
     if not has_codes or goal.tune_steps == 0 or found.remark:
         return found
     return _tuned(judge, goal, found)
+
+
+def coarseness_of(kind: str) -> Steps:
+    """Where a search for steps begins; only multiples of it are tried."""
+    return PLANE_COARSENESS if kind in CODED_KINDS else COARSENESS
 
 
 def _search(judge: _Judge, goal: Goal) -> PackedField:
@@ -141,7 +151,8 @@ def _tuned(judge: _Judge, goal: Goal, found: PackedField) -> PackedField:
 
 @dataclass(frozen=True)
 class _Judge:
-    scene: Scene
+    scene: Scene  # Its ranks in order.
+    heads: tuple[Head, ...]
     views: Cameras
     truth: list[Tensor]
     weighed: Cameras | None  # Views whose rendering weights count; None = no codebooks.
@@ -149,25 +160,22 @@ class _Judge:
     psnr_of: Callable[[Scene], float] | None
 
     def packed(self, scale: float) -> PackedField:
-        base = PLANE_COARSENESS if self.scene.kind in CODED_KINDS else COARSENESS
+        base = coarseness_of(self.scene.kind)
         steps = Steps(scale * base.density, scale * base.color)
         if self.weighed is None:
-            container = encode_steps(self.scene, steps)
+            container = encode_steps(self.scene, steps, self.heads)
             return self._judged(container, decode_steps(container, Path()), steps)
-        coded = code_field(self._field(), self.weighed, steps)
-        container = encode_codes(Scene(coded.field, self.scene.info), coded.planes, steps)
+        coded = code_field(self.scene.field(), self.weighed, steps)
+        container = encode_codes(Scene(coded.field, self.scene.info), coded.planes, steps, self.heads)
         return self._judged(container, decode_codes(container, Path()), steps)
 
     def tuned(self, steps: Steps, n_steps: int) -> PackedField:
         assert self.weighed is not None
-        coded = code_field(self._field(), self.weighed, steps)
+        coded = code_field(self.scene.field(), self.weighed, steps)
         rounded = decode_codes(encode_codes(Scene(coded.field), coded.planes, steps), Path())
-        coded = tune(coded, rounded, self._field(), self.weighed, n_steps)
-        container = encode_codes(Scene(coded.field, self.scene.info), coded.planes, steps)
+        coded = tune(coded, rounded, self.scene.field(), self.weighed, n_steps)
+        container = encode_codes(Scene(coded.field, self.scene.info), coded.planes, steps, self.heads)
         return self._judged(container, decode_codes(container, Path()), steps)
-
-    def _field(self) -> Field:
-        return self.scene.field().detach().to("cpu", torch.float32)
 
     def _judged(self, container: Container, field: Field, steps: Steps) -> PackedField:
         back = Scene(field, self.scene.info)

@@ -53,14 +53,34 @@ def encode_layers(symbols: np.ndarray, above: np.ndarray, n_bits: int) -> bytes:
     values = np.array(symbols, np.int32, order="C")
     if values.size and not (values.min() >= 0 and int(values.max()) >> n_bits == 0):
         raise ValueError(f"symbols: expected 0 to {2**n_bits - 1}, got {values.min()} to {values.max()}")
-    return _native().encode_layers(values, np.ascontiguousarray(above, np.int32), n_bits)
+    return _native().encode_layers(values, _places(above), n_bits)
 
 
 def decode_layers(data: bytes, n_layers: int, above: np.ndarray, n_bits: int) -> np.ndarray:
     """The inverse of encode_layers. [L, N] int32"""
     values = np.zeros((n_layers, len(above)), np.int32)
-    _native().decode_layers(data, values, np.ascontiguousarray(above, np.int32), n_bits)
+    _native().decode_layers(data, values, _places(above), n_bits)
     return values
+
+
+def encode_refined(fine: np.ndarray, coarse: np.ndarray, above: np.ndarray) -> bytes:
+    """Code layers of numbers of which a third is known, rounded.
+
+    Args:
+        fine: Three times the coarse numbers, one more or one less. [L, N]
+        coarse: What a decoder knows. [L, N]
+        above: As of encode_layers. [N]
+    """
+    values = np.array(fine, np.int32, order="C")
+    return _native().encode_refined(values, np.ascontiguousarray(coarse, np.int32), _places(above))
+
+
+def decode_refined(data: bytes, coarse: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """The inverse of encode_refined. [L, N] int32"""
+    known = np.ascontiguousarray(coarse, np.int32)
+    fine = np.zeros_like(known)
+    _native().decode_refined(data, fine, known, _places(above))
+    return fine
 
 
 def encode_cells(cells: np.ndarray, depth: int) -> tuple[bytes, bytes, np.ndarray]:
@@ -98,6 +118,10 @@ def decode_cells(octree: bytes, below: bytes, n: int, depth: int) -> np.ndarray:
     inside = np.zeros(3 * n, np.uint32)
     _native().decode_raw(below, inside, n_left)
     return morton.deinterleave(torch.from_numpy(keys.astype(np.int64))).numpy() + inside.reshape(n, 3)
+
+
+def _places(above: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(above, np.int32)
 
 
 def _native() -> ModuleType:

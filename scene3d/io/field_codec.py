@@ -38,12 +38,13 @@ from scene3d.core.fields import (
 from scene3d.core.hash_grid import MAX_HASH_LEVELS, MAX_ROW_BITS, HashGrid
 from scene3d.core.scene import Scene
 from scene3d.core.warp import WARP_KINDS, Warp
+from scene3d.io.field_cells import CELLS, chunk_of, inflated, pack_cells, unpack_cells, unpack_coded_cells
 from scene3d.io.s3d_container import DAMAGED, Container
 from scene3d.ops.radial_bases import listed
 
 CODEC = "field-float32"
 KIND = "field"
-MAX_NODES, MAX_WIDTH, MAX_CELLS = 1 << 14, 1 << 12, 1 << 30
+MAX_NODES, MAX_WIDTH = 1 << 14, 1 << 12
 MAX_BASES, BASIS_NUMBERS = 1 << 20, 9
 
 
@@ -58,8 +59,8 @@ def encode_field(scene: Scene) -> Container:
     shape: list[int] | None = None
     if field.occupancy is not None:
         shape = list(field.occupancy.shape)
-        chunks["occupancy"] = _pack_cells(field.occupancy)
-    chunks.update({f"leaves{i}": _pack_cells(level.taken) for i, level in enumerate(field.levels)})
+        chunks["occupancy"] = pack_cells(field.occupancy)
+    chunks.update({f"leaves{i}": pack_cells(level.taken) for i, level in enumerate(field.levels)})
     meta: dict[str, Any] = {
         "kind": field.kind,
         "nodes": list(field.resolution),
@@ -226,7 +227,10 @@ def decode_field(container: Container, path: Path) -> Field:
 def _occupancy(container: Container, meta: _Meta, path: Path) -> Tensor | None:
     if container.meta.get("cells") is None:
         return None
-    return _unpack_cells(container, "occupancy", meta.integers("cells", 3, MAX_NODES), path)
+    shape = meta.integers("cells", 3, MAX_NODES)
+    if container.codec == CODEC:
+        return unpack_cells(container, "occupancy", shape, path)
+    return unpack_coded_cells(container, CELLS, shape, path)
 
 
 def _warp(container: Container, path: Path) -> Warp | None:
@@ -265,7 +269,7 @@ def _levels(container: Container, path: Path) -> tuple[LeafLevel, ...]:
         meta, is_shifted = _Meta(row, path), row.get("is_shifted")
         if not isinstance(is_shifted, bool):
             raise FormatError(path, f"is_shifted: expected true or false, got {is_shifted!r}", remedy=DAMAGED)
-        taken = _unpack_cells(container, f"leaves{i}", meta.integers("cubes", 3, MAX_NODES), path)
+        taken = unpack_cells(container, f"leaves{i}", meta.integers("cubes", 3, MAX_NODES), path)
         try:
             levels.append(LeafLevel(taken, meta.integer("nodes", MAX_NODES), is_shifted))
         except ValueError as error:
@@ -279,7 +283,7 @@ def _bases(container: Container, path: Path) -> RadialBases:
         raise FormatError(path, f"bases: expected a table, got {row!r}", remedy=DAMAGED)
     meta = _Meta(row, path)
     count, waves = meta.integer("count", MAX_BASES), meta.values("waves", 2)
-    data = _inflated(container, BASES, 4 * BASIS_NUMBERS * count, path)
+    data = inflated(container, BASES, 4 * BASIS_NUMBERS * count, path)
     planes = np.frombuffer(data, np.uint8).reshape(BASIS_NUMBERS, 4, count)
     values = torch.from_numpy(np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<f4")[..., 0].astype(np.float32))
     try:
@@ -294,43 +298,8 @@ def _pack_bases(bases: RadialBases) -> bytes:
     return zlib.compress(planes.tobytes(), 9)
 
 
-def _pack_cells(cells: Tensor) -> bytes:
-    return zlib.compress(np.packbits(cells.cpu().numpy().reshape(-1), bitorder="little").tobytes(), 9)
-
-
-def _unpack_cells(container: Container, name: str, shape: list[int], path: Path) -> Tensor:  # [Z, Y, X] bool
-    n = shape[0] * shape[1] * shape[2]
-    if n > MAX_CELLS:
-        raise FormatError(path, f"says {n:,} cells of {name!r}, expected at most {MAX_CELLS:,}", remedy=DAMAGED)
-    data = _inflated(container, name, (n + 7) // 8, path)
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=n, bitorder="little")
-    return torch.from_numpy(bits.astype(bool).reshape(shape))
-
-
-def _inflated(container: Container, name: str, n_bytes: int, path: Path) -> bytes:
-    try:
-        # One byte more than expected is enough to see that there is too much.
-        data = zlib.decompressobj().decompress(chunk_of(container, name, path), n_bytes + 1)
-    except zlib.error as error:
-        raise FormatError(path, f"the chunk {name!r} cannot be inflated ({error})", remedy=DAMAGED) from error
-    if len(data) != n_bytes:
-        raise FormatError(path, f"expected {n_bytes} bytes of {name}, got {len(data)}", remedy=DAMAGED)
-    return data
-
-
 def _bytes(value: Tensor) -> bytes:
     return value.contiguous().numpy().astype("<f4").tobytes()
-
-
-def chunk_of(container: Container, name: str, path: Path) -> bytes:
-    """A chunk that must be there.
-
-    Raises:
-        FormatError: it is not.
-    """
-    if name not in container.chunks:
-        raise FormatError(path, f"the chunk {name!r} is missing", remedy=DAMAGED)
-    return container.chunks[name]
 
 
 def _tensors(container: Container, name: str, shapes: list[tuple[int, ...]], path: Path) -> list[Tensor]:

@@ -1,14 +1,12 @@
 """Radiance fields of planes and lines (vm, rbf) in the .s3d container with codebooks for what is hardly seen (VQRF).
 
 A node of a plane of colour is empty, a code of the plane's codebook, or a row of its own, by how much it is seen. Rows
-and codebooks are rounded as in field_steps, rows in steps that are the coarser the less they are seen. Ranks are cut
-into groups, the strongest first, each in chunks of its own that follow one another through the file: a file that ends
-early gives a field with fewer ranks of colour.
+and codebooks are rounded as in field_steps, rows in steps that are the coarser the less they are seen, and come in the
+same order: a file that ends early gives a coarser field.
 """
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,34 +16,35 @@ import torch
 from torch import Tensor
 
 from scene3d.core.errors import FormatError
-from scene3d.core.fields import BASES, FACTORS, Decoder, Field
+from scene3d.core.fields import BASES, FACTORS, Field
 from scene3d.core.scene import Scene
 from scene3d.io import entropy, field_codec
+from scene3d.io.field_cells import chunk_of, packed_cells
+from scene3d.io.field_heads import Head
+from scene3d.io.field_places import Places, rows_above, used_nodes
+from scene3d.io.field_rows import RowReader, RowWriter
 from scene3d.io.field_steps import (
-    Places,
+    N_FINER,
     Steps,
     by_mode,
-    decode_rows,
-    encode_rows,
+    end_early,
+    group_of,
+    pack_decoder,
+    pack_heads,
     rank_steps,
     read_decoder,
-    rows_above,
-    used_nodes,
 )
 from scene3d.io.s3d_container import DAMAGED, Container
 
-CODEC = "field-codes-2"
+CODEC = "field-codes-3"
 CODED_KINDS = ("vm", "rbf")
 # Classes of nodes; from ROW on, rows whose steps grow by the square root of 2 from class to class.
 EMPTY, CODE, ROW = 0, 1, 2
 CLASS_BITS = 3
 LAST_ROW = 2**CLASS_BITS - 1
-GROUP = 16
 MAX_CODES = 1 << 12
 NUMBERS_PER_BYTE = 512
 FREE_NUMBERS = 1 << 22
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,30 +72,33 @@ class CodedPlane:
         return 2 ** ((self.classes[self.is_row] - ROW) / 2)
 
 
-def encode_codes(scene: Scene, planes: tuple[CodedPlane, ...], steps: Steps) -> Container:
+def encode_codes(scene: Scene, planes: tuple[CodedPlane, ...], steps: Steps, heads: tuple[Head, ...] = ()) -> Container:
     """The container of a vm or rbf field whose ranks are in order.
 
     Args:
         scene: Holds the field.
         planes: Of colour: xy, xz, yz.
         steps: How coarsely to round.
+        heads: What is shown where the file ends early.
     """
     field = scene.field().detach().to("cpu", torch.float32)
     plain = field_codec.encode_field(scene)
-    gains, bits = field.decoder.basis.norm(dim=1), {}
-    chunks = {"decoder": _float16(field.decoder)}
-    chunks.update({name: data for name, data in plain.chunks.items() if name in ("occupancy", BASES)})
+    gains, written = field.decoder.basis.norm(dim=1), RowWriter(N_FINER)
+    more, facts = pack_heads(heads)
+    chunks = {"decoder": pack_decoder(field.decoder), **more, **packed_cells(field)}
+    chunks.update({name: data for name, data in plain.chunks.items() if name == BASES})
     names = FACTORS[field.kind]
     for i, (name, value) in enumerate(zip(names, field.density, strict=True)):
-        places, key = Places.of(name, value.shape[:-1], field.occupancy, ()), f"density_{name}"
+        places = Places.of(name, value.shape[:-1], field.occupancy, ())
         per_rank = rank_steps(field, field.density, i, None, steps.density)
-        chunks[key], bits[key] = encode_rows(value[places.used], per_rank, places.above)
+        written.add(f"density_{name}", value[places.used], per_rank, places.above)
     for name, plane in zip(names, planes, strict=False):
         chunks[f"classes_{name}"] = entropy.encode_symbols(plane.classes.numpy(), CLASS_BITS)
         n_bits = _label_bits(len(plane.book))
         chunks[f"labels_{name}"] = entropy.encode_symbols(plane.labels.numpy(), n_bits)
-    for start in range(0, field.ranks[1], GROUP):
-        ranks = slice(start, start + GROUP)
+    group = group_of(field.kind, field.ranks[1])
+    for start in range(0, field.ranks[1], group):
+        ranks = slice(start, start + group)
         for i in by_mode(field.kind, 0):
             name, value = names[i], field.color[i]
             per_rank = rank_steps(field, field.color, i, gains, steps.color)[ranks]
@@ -105,9 +107,9 @@ def encode_codes(scene: Scene, planes: tuple[CodedPlane, ...], steps: Steps) -> 
                 used = used_nodes(field.occupancy, value.shape[:-1], name)
                 rows = torch.cat([planes[i].book, value[used][planes[i].is_row] / planes[i].coarseness[:, None]])
                 above = _above_rows(used, planes[i])
-            key = f"color_{name}_{start}"
-            chunks[key], bits[key] = encode_rows(rows[:, ranks], per_rank, above)
-    meta = {**plain.meta, "bits": bits, "codes": [len(plane.book) for plane in planes], "ends_early": True}
+            written.add(f"color_{name}_{start}", rows[:, ranks], per_rank, above, field.ranks[1] - start)
+    chunks.update(written.chunks())
+    meta = {**plain.meta, **written.meta(), **facts, "codes": [len(plane.book) for plane in planes], "ends_early": True}
     return replace(plain, codec=CODEC, chunks=chunks, n_items=0, meta=meta)
 
 
@@ -118,9 +120,9 @@ def decode_codes(container: Container, path: Path) -> Field:
         FormatError: a size is out of range or does not agree with the bytes that are there.
     """
     layout = field_codec.read_layout(container, path)
-    bits, codes = container.meta.get("bits"), container.meta.get("codes")
-    if layout.kind not in CODED_KINDS or not isinstance(bits, dict):
-        raise FormatError(path, "expected a vm or rbf field and a table of bits", remedy=DAMAGED)
+    rows, codes = RowReader(container, path), container.meta.get("codes")
+    if layout.kind not in CODED_KINDS:
+        raise FormatError(path, f"expected a vm or rbf field, got {layout.kind}", remedy=DAMAGED)
     n_numbers = sum(int(np.prod(shape, dtype=np.int64)) for _, _, shape in layout.factors())
     if n_numbers > NUMBERS_PER_BYTE * sum(map(len, container.chunks.values())) + FREE_NUMBERS:
         raise FormatError(path, f"says {n_numbers:,} numbers, but has not the bytes for them", remedy=DAMAGED)
@@ -131,36 +133,28 @@ def decode_codes(container: Container, path: Path) -> Field:
         used = used_nodes(layout.occupancy, torch.Size(shape[:-1]), name)
         value = torch.zeros(shape)
         if label == "density":
-            key, above = f"density_{name}", Places.of(name, used.shape, layout.occupancy, ()).above
-            value[used] = decode_rows(container, key, bits.get(key), shape[-1], above, path)
+            above = Places.of(name, used.shape, layout.occupancy, ()).above
+            value[used] = rows.read(f"density_{name}", shape[-1], above)
             density.append(value)
             continue
         plane = next(planes) if len(name) == 2 else None
-        missing = max(missing, _read_color(value, used, plane, name, container, bits, path))
+        missing = max(missing, _read_color(value, used, plane, name, rows))
         color.append(value)
-    if missing:
-        logger.warning("%s: cut off: %d of %d ranks of colour are missing", path, missing, layout.ranks[1])
-    return layout.field((*density, *color), read_decoder(container, layout.decoder_shapes(), path))
+    field = layout.field((*density, *color), read_decoder(container, layout.decoder_shapes(), path))
+    return end_early(field, missing, rows, container, path)
 
 
-def _read_color(
-    value: Tensor,
-    used: Tensor,
-    plane: CodedPlane | None,
-    name: str,
-    container: Container,
-    bits: dict[str, Any],
-    path: Path,
-) -> int:
+def _read_color(value: Tensor, used: Tensor, plane: CodedPlane | None, name: str, chunks: RowReader) -> int:
     """Fill a factor of colour; returns how many of its ranks are not there."""
     above = np.full(int(used.sum()), -1, np.int32) if plane is None else _above_rows(used, plane)
-    for start in range(0, value.shape[-1], GROUP):
+    group = group_of("vm", value.shape[-1])
+    for start in range(0, value.shape[-1], group):
         key = f"color_{name}_{start}"
-        if start > 0 and key not in container.chunks:
+        if start > 0 and not chunks.has(key):
             return value.shape[-1] - start
-        stop = min(start + GROUP, value.shape[-1])
+        stop = min(start + group, value.shape[-1])
         n_codes = 0 if plane is None else len(plane.book)
-        rows = decode_rows(container, key, bits.get(key), stop - start, above, path)
+        rows = chunks.read(key, stop - start, above)
         if plane is None:
             value[used, start:stop] = rows
             continue
@@ -179,7 +173,7 @@ def _read_planes(container: Container, layout: field_codec.Layout, codes: Any, p
         if not 0 <= n_codes <= MAX_CODES:
             raise FormatError(path, f"codes: expected 0 to {MAX_CODES}, got {n_codes}", remedy=DAMAGED)
         n_used = int(used_nodes(layout.occupancy, torch.Size(shape[:-1]), name).sum())
-        data = [field_codec.chunk_of(container, f"{part}_{name}", path) for part in ("classes", "labels")]
+        data = [chunk_of(container, f"{part}_{name}", path) for part in ("classes", "labels")]
         classes = torch.from_numpy(entropy.decode_symbols(data[0], n_used, CLASS_BITS)).long()
         labels = entropy.decode_symbols(data[1], int((classes == CODE).sum()), _label_bits(n_codes))
         found = torch.from_numpy(labels).long()
@@ -199,7 +193,3 @@ def _above_rows(used: Tensor, plane: CodedPlane) -> np.ndarray:
 
 def _label_bits(n_codes: int) -> int:
     return max(1, (n_codes - 1).bit_length())
-
-
-def _float16(decoder: Decoder) -> bytes:
-    return b"".join(value.numpy().astype("<f2").tobytes() for value in decoder.tensors())

@@ -1,9 +1,10 @@
 """Radiance fields in the .s3d container, rounded: a step per rank, adaptive entropy coding, nothing where no matter is.
 
 A factor is divided by the steps of its ranks, rounded, and coded rank by rank along its nodes. Of planes only nodes of
-occupied cells are coded; the others are 0. Which those are follows from the occupancy, in whole numbers. The decoder's
-network is kept in float16. Ranks of colour are cut into groups, the strongest first, in chunks of their own at the end
-of the file: one that ends early gives a field with fewer ranks of colour.
+occupied cells are coded; the others are 0. Which those are follows from the occupancy, in whole numbers. Numbers come
+three times as coarsely first, ranks of colour in groups, the strongest first, and then, in the second part of the file,
+what makes them finer, where it costs least first (see field_rows). A file that ends early gives a field that is rounded
+more coarsely, or, where not even the first part is whole, one of fewer ranks of colour and with a head for those.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from torch import Tensor
 
 from scene3d.core.errors import FormatError
 from scene3d.core.fields import (
-    AXES,
     BASES,
     FACTORS,
     NETWORK_KINDS,
@@ -28,21 +27,28 @@ from scene3d.core.fields import (
     Decoder,
     Field,
     FieldKind,
-    LeafLevel,
     decoder_of,
 )
 from scene3d.core.scene import Scene
-from scene3d.io import entropy, field_codec
+from scene3d.io import field_codec
+from scene3d.io.field_cells import chunk_of, packed_cells
+from scene3d.io.field_heads import HEAD_STEP, Head, head_of, with_head
+from scene3d.io.field_places import Places
+from scene3d.io.field_rows import RowReader, RowWriter, pack_numbers, unpack_numbers
 from scene3d.io.s3d_container import DAMAGED, Container
 
-CODEC = "field-ranks-2"
-# Ranks of a group.
-GROUP = 8
+CODEC = "field-passes"
+LEAST_GROUP, MAX_GROUPS = 8, 6
+# Passes that make numbers finer.
+N_FINER = 1
 # Lines are few: they are rounded so much finer than planes.
 LINE_FINENESS = 8.0
 # Of layers of networks, on either side of 0.
 LAYER_LEVELS = 1 << 14
 SMALLEST_STEP = 1e-6
+# Of numbers of the decoder's layers, in their root mean square.
+DECODER_LEVELS = 64
+HEADS = "heads"
 # Zeros cost a hundredth of a bit.
 NUMBERS_PER_BYTE = 512
 FREE_NUMBERS = 1 << 22
@@ -58,30 +64,39 @@ class Steps:
     color: float
 
 
-def encode_steps(scene: Scene, steps: Steps) -> Container:
-    """The container of a scene that holds a field, rounded."""
-    field = strongest_first(balanced(scene.field().detach().to("cpu", torch.float32)))
+def encode_steps(scene: Scene, steps: Steps, heads: tuple[Head, ...] = ()) -> Container:
+    """The container of a scene that holds a field, rounded.
+
+    Args:
+        scene: Holds the field.
+        steps: How coarsely to round.
+        heads: What is shown where the file ends early; ranks of colour are in order then.
+    """
+    field = balanced(scene.field().detach().to("cpu", torch.float32))
+    field = field if heads else strongest_first(field)
     plain = field_codec.encode_field(scene)
-    names, bits = field.names, {}
-    chunks = {key: data for key, data in plain.chunks.items() if not key.startswith(("density_", "color_"))}
-    chunks["decoder"] = b"".join(value.numpy().astype("<f2").tobytes() for value in field.decoder.tensors())
+    names, rows = field.names, RowWriter(0 if field.has_network else N_FINER)
+    coded = ("density_", "color_", "occupancy")
+    chunks = {key: data for key, data in plain.chunks.items() if not key.startswith(coded)}
+    more, facts = pack_heads(heads)
+    chunks.update({"decoder": pack_decoder(field.decoder), **more, **packed_cells(field)})
     places = [Places.of(name, value.shape[:-1], field.occupancy, field.levels) for name, value in _named(field)]
     for i, (name, value) in enumerate(zip(names, field.density, strict=True)):
-        key = f"density_{name}"
         per_rank = rank_steps(field, field.density, i, None, steps.density)
-        chunks[key], bits[key] = encode_rows(value[places[i].used], per_rank, places[i].above)
+        rows.add(f"density_{name}", value[places[i].used], per_rank, places[i].above)
     gains = field.decoder.basis.norm(dim=1)
     of_color = [rank_steps(field, field.color, i, gains, steps.color) for i in range(len(names))]
     if field.has_network:
         # Its factors have other sizes for colour.
         places = [Places.of(name, v.shape[:-1], None, ()) for name, v in zip(names, field.color, strict=True)]
-    group = _group(field.kind, field.ranks[1])
+    group = group_of(field.kind, field.ranks[1])
     for start in range(0, field.ranks[1], group):
         ranks = slice(start, start + group)
         for i in by_mode(field.kind, len(field.levels)):
-            key, value = f"color_{names[i]}_{start}", field.color[i][places[i].used]
-            chunks[key], bits[key] = encode_rows(value[:, ranks], of_color[i][ranks], places[i].above)
-    meta = {**plain.meta, "bits": bits, "ends_early": not field.has_network}
+            value = field.color[i][places[i].used][:, ranks]
+            rows.add(f"color_{names[i]}_{start}", value, of_color[i][ranks], places[i].above, field.ranks[1] - start)
+    chunks.update(rows.chunks())
+    meta = {**plain.meta, **rows.meta(), **facts, "ends_early": not field.has_network}
     return replace(plain, codec=CODEC, chunks=chunks, n_items=0, meta=meta)
 
 
@@ -92,9 +107,7 @@ def decode_steps(container: Container, path: Path) -> Field:
         FormatError: a size is out of range or does not agree with the bytes that are there.
     """
     layout = field_codec.read_layout(container, path)
-    bits = container.meta.get("bits")
-    if not isinstance(bits, dict):
-        raise FormatError(path, f"bits: expected a table, got {bits!r}", remedy=DAMAGED)
+    rows = RowReader(container, path)
     # A file of few bytes may describe many numbers: they are counted before they are made.
     n_numbers = sum(int(np.prod(shape, dtype=np.int64)) for _, _, shape in layout.factors())
     if n_numbers > NUMBERS_PER_BYTE * sum(map(len, container.chunks.values())) + FREE_NUMBERS:
@@ -104,32 +117,28 @@ def decode_steps(container: Container, path: Path) -> Field:
         places = Places.of(name, torch.Size(shape[:-1]), layout.occupancy, layout.levels)
         value = torch.zeros(shape)
         if label == "density":
-            key = f"density_{name}"
-            value[places.used] = decode_rows(container, key, bits.get(key), shape[-1], places.above, path)
+            value[places.used] = rows.read(f"density_{name}", shape[-1], places.above)
         else:
-            group = _group(layout.kind, layout.ranks[1])
-            missing = max(missing, _read_color(value, (name, group), places, container, bits, path))
+            group = group_of(layout.kind, layout.ranks[1])
+            missing = max(missing, _read_color(value, (name, group), places, rows))
         factors.append(value)
-    if missing:
-        logger.warning("%s: cut off: %d of %d ranks of colour are missing", path, missing, layout.ranks[1])
-    return layout.field(tuple(factors), read_decoder(container, layout.decoder_shapes(), path))
+    field = layout.field(tuple(factors), read_decoder(container, layout.decoder_shapes(), path))
+    return end_early(field, missing, rows, container, path)
 
 
-def _group(kind: FieldKind, rank: int) -> int:
+def group_of(kind: FieldKind, rank: int) -> int:
     """Ranks of colour in one chunk; numbers of a network belong together."""
-    return rank if kind in NETWORK_KINDS else GROUP
+    return rank if kind in NETWORK_KINDS else -(-rank // (MAX_GROUPS * LEAST_GROUP)) * LEAST_GROUP
 
 
-def _read_color(
-    value: Tensor, part: tuple[str, int], places: Places, container: Container, bits: dict[str, Any], path: Path
-) -> int:
+def _read_color(value: Tensor, part: tuple[str, int], places: Places, rows: RowReader) -> int:
     """Fill a factor of colour, by its name and the ranks of a chunk; returns how many of its ranks are not there."""
     rank, (name, group) = value.shape[-1], part
     for start in range(0, rank, group):
         key, n = f"color_{name}_{start}", min(group, rank - start)
-        if start > 0 and key not in container.chunks:
+        if start > 0 and not rows.has(key):
             return rank - start
-        value[places.used, start : start + n] = decode_rows(container, key, bits.get(key), n, places.above, path)
+        value[places.used, start : start + n] = rows.read(key, n, places.above)
     return 0
 
 
@@ -203,68 +212,6 @@ def _named(field: Field) -> list[tuple[str, Tensor]]:
     return list(zip(field.names, field.density, strict=True))
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where the numbers of a factor that are coded stand, in the order of coding.
-
-    Attributes:
-        used: Which nodes those are.
-        above: Of each an earlier one beside it, in another row of a plane or another leaf; -1: none. [P]
-    """
-
-    used: Tensor
-    above: np.ndarray
-
-    @staticmethod
-    def of(name: str, nodes: torch.Size, occupancy: Tensor | None, levels: tuple[LeafLevel, ...]) -> Places:
-        """The places of a factor with so many nodes."""
-        used = used_nodes(occupancy, nodes, name)
-        if levels:
-            level = levels[int(name[1])]
-            beside = leaves_beside(level, AXES.index(name[0]))[:, None] * level.nodes + np.arange(level.nodes)
-            return Places(used, np.where(beside < 0, -1, beside).reshape(-1).astype(np.int32))
-        return Places(used, rows_above(used.numpy()) if used.ndim == 2 else np.full(int(used.sum()), -1, np.int32))
-
-
-def rows_above(used: np.ndarray) -> np.ndarray:
-    """Of each used node of a plane the number of that in the row before, -1 where that is not used. [B, A] to [P]"""
-    numbers = np.where(used, used.reshape(-1).cumsum().reshape(used.shape) - 1, -1)
-    before = np.full(used.shape, -1, np.int64)
-    before[1:] = numbers[:-1]
-    return before[used].astype(np.int32)
-
-
-def leaves_beside(level: LeafLevel, axis: int) -> np.ndarray:
-    """Of each leaf an earlier one next to it, across the axis first; far below 0: none. [L]"""
-    numbers = level.numbers().numpy().astype(np.int64)
-    found = np.full(numbers.shape, -(1 << 30), np.int64)
-    # The last to be set counts: neighbours along the axis itself share but one node.
-    for other in sorted(range(3), key=lambda a: (a != axis, a)):
-        dim = 2 - other
-        before = np.roll(numbers, 1, axis=dim)
-        before[tuple(slice(0, 1) if d == dim else slice(None) for d in range(3))] = -1
-        found = np.where(before >= 0, before, found)
-    return found[numbers >= 0]
-
-
-def used_nodes(occupancy: Tensor | None, nodes: torch.Size, name: str) -> Tensor:
-    """Nodes of a plane that occupied cells touch; of lines, leaves and bases, all. [n_b, n_a], [n] or [n_leaves, n]"""
-    if occupancy is None or not set(name) < set(AXES) or len(name) == 1:
-        return torch.ones(nodes, dtype=torch.bool)
-    across = ({"x", "y", "z"} - set(name)).pop()
-    cells = occupancy.any(dim="zyx".index(across))
-    rows, columns = (_touches(n_cells, n) for n_cells, n in zip(cells.shape, nodes, strict=True))
-    return (rows.T @ cells.float() @ columns) > 0
-
-
-def _touches(n_cells: int, n: int) -> Tensor:
-    """Which nodes lie at or around each cell of an axis. [n_cells, n] of 0 and 1"""
-    cell, node = torch.arange(n_cells)[:, None], torch.arange(n)[None]
-    low = cell * (n - 1) // n_cells
-    high = -((-(cell + 1) * (n - 1)) // n_cells)
-    return ((node >= low) & (node <= high)).float()
-
-
 def rank_steps(field: Field, factors: tuple[Tensor, ...], i: int, gains: Tensor | None, step: float) -> Tensor:
     """Steps at which each rank of factor i makes about the same error: they fall with what it is multiplied by."""
     rank = factors[0].shape[-1]
@@ -296,42 +243,48 @@ def _network_steps(field: Field, factors: tuple[Tensor, ...], i: int, gains: Ten
     return size.expand(value.shape[-1]).half().float().clamp(SMALLEST_STEP, 6e4)
 
 
-def encode_rows(values: Tensor, steps: Tensor, above: np.ndarray) -> tuple[bytes, int]:
-    """Numbers in whole steps, rank after rank, and the bits of the largest. [P, R], [R], see Places"""
-    scaled = values / steps
-    limit = (1 << (entropy.MAX_SYMBOL_BITS - 1)) - 1
-    whole = scaled.round().clamp(-limit, limit).long()
-    folded = torch.where(whole >= 0, 2 * whole, -2 * whole - 1).T.numpy()
-    n_bits = max(1, int(folded.max(initial=0)).bit_length())
-    return steps.numpy().astype("<f2").tobytes() + entropy.encode_layers(folded, above, n_bits), n_bits
-
-
-def decode_rows(container: Container, key: str, n_bits: object, rank: int, above: np.ndarray, path: Path) -> Tensor:
-    """The inverse of encode_rows. [P, R]
-
-    Raises:
-        FormatError: the chunk is missing or too short.
-    """
-    data = field_codec.chunk_of(container, key, path)
-    if not isinstance(n_bits, int) or not 1 <= n_bits <= entropy.MAX_SYMBOL_BITS:
-        raise FormatError(path, f"bits of {key!r}: expected 1 to {entropy.MAX_SYMBOL_BITS}, got {n_bits!r}")
-    if len(data) < 2 * rank:
-        raise FormatError(path, f"expected at least {2 * rank} bytes of {key!r}, got {len(data)}", remedy=DAMAGED)
-    steps = torch.from_numpy(np.frombuffer(data[: 2 * rank], "<f2").astype(np.float32))
-    folded = torch.from_numpy(entropy.decode_layers(data[2 * rank :], rank, above, n_bits)).long()
-    whole = torch.where(folded % 2 == 0, folded // 2, -(folded + 1) // 2)
-    return whole.T.float() * steps
+def pack_decoder(decoder: Decoder) -> bytes:
+    """A decoder in numbers of about eight bits."""
+    tensors = list(decoder.tensors())
+    sizes = [float(v.square().mean().sqrt().clamp_min(SMALLEST_STEP)) for v in tensors]
+    return pack_numbers(tensors, [size / DECODER_LEVELS for size in sizes])
 
 
 def read_decoder(container: Container, shapes: list[tuple[int, ...]], path: Path) -> Decoder:
-    """The decoder of a container, kept in float16.
+    """The decoder of a container.
 
     Raises:
         FormatError: it has another size.
     """
-    data = field_codec.chunk_of(container, "decoder", path)
-    sizes = [int(np.prod(shape, dtype=np.int64)) for shape in shapes]
-    if len(data) != 2 * sum(sizes):
-        raise FormatError(path, f"expected {2 * sum(sizes)} bytes of 'decoder', got {len(data)}", remedy=DAMAGED)
-    values = torch.from_numpy(np.frombuffer(data, "<f2").astype(np.float32))
-    return decoder_of([part.reshape(shape).clone() for part, shape in zip(values.split(sizes), shapes, strict=True)])
+    return decoder_of(unpack_numbers(chunk_of(container, "decoder", path), shapes, "decoder", path))
+
+
+def pack_heads(heads: tuple[Head, ...]) -> tuple[dict[str, bytes], dict[str, list[int]]]:
+    """Chunk and facts of the heads of a field; nothing where there are none."""
+    if not heads:
+        return {}, {}
+    data = pack_numbers([head.rows() for head in heads], [HEAD_STEP] * len(heads))
+    return {HEADS: data}, {HEADS: [head.n_ranks for head in heads]}
+
+
+def end_early(field: Field, n_missing: int, rows: RowReader, container: Container, path: Path) -> Field:
+    """Say what a file that ends early lacks; with a head for the ranks that are there, where it has one.
+
+    Raises:
+        FormatError: heads are damaged.
+    """
+    rank = field.ranks[1]
+    if not n_missing:
+        if rows.n_missing:
+            logger.warning("%s: cut off: %d parts are rounded more coarsely than they were", path, rows.n_missing)
+        return field
+    logger.warning("%s: cut off: %d of %d ranks of colour are missing", path, n_missing, rank)
+    counts = container.meta.get(HEADS, [])
+    if not isinstance(counts, list) or not all(isinstance(n, int) and 0 < n < rank for n in counts):
+        raise FormatError(path, f"heads: expected numbers below {rank}, got {str(counts)[:60]}", remedy=DAMAGED)
+    if rank - n_missing not in counts:
+        return field
+    width = field.decoder.basis.shape[1]
+    data = chunk_of(container, HEADS, path)
+    found = unpack_numbers(data, [(width + 1, width)] * len(counts), HEADS, path)
+    return with_head(field, head_of(rank - n_missing, found[counts.index(rank - n_missing)]))

@@ -38,6 +38,8 @@ from scene3d.render.scene_points import scene_points
 from scene3d.render.shell_gain import ShellGain, measure_shell
 
 PANORAMA_WIDTH = 2048
+# Small views within a shell must agree so far with those of the whole scene, dB; shells that cut a little have 32.
+CHECKED_SIDE, SHELL_FIDELITY = 96, 28.0
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +91,8 @@ class Config:
     shell: Path | None = None
     """Fields only: folder with a shell, two meshes between which alone rays are sampled. Where none lies there it is
     made and left; scene3d shell makes one with other settings. Prints what it saves."""
+    any_shell: bool = False
+    """Render through a shell that hides what the scene shows, too: by mistake one is of another scene."""
     memory_limit: float | None = None
     """GB of the GPU's memory to take at most, of the host's where there is no GPU. Splats are listed in parts that fit;
     what cannot fit is refused at once. Default: all that is free."""
@@ -111,6 +115,8 @@ def run(config: Config) -> None:
     itinerary = _chosen(itinerary, config.only)
     if config.lens == "panorama":
         itinerary = _around(itinerary, config)
+    if config.shell is not None and not config.any_shell:
+        _check_shell(scene.field(), config.shell, itinerary.cameras)
     check_memory(scene, itinerary.cameras, backends.device_for(config.backend).type)
     out = config.out or _default_out(config, itinerary)
     _check_output(out, itinerary.cameras)
@@ -157,6 +163,22 @@ def _in_shell(scene: Scene, config: Config) -> Scene:
         logger.info("making the shell %s", config.shell)
         write_shell(extract_shell(scene), config.shell, config.scene, MIN_LIGHT)
     return replace(scene, payload=replace(scene.field(), shell=read_shell(config.shell)))
+
+
+def _check_shell(field: Field, folder: Path, cameras: Cameras) -> None:
+    """Whether the scene looks the same within the shell, in small views.
+
+    Raises:
+        ValueError: it does not.
+    """
+    assert field.shell is not None
+    shrink = (CHECKED_SIDE / cameras.sizes.amax(dim=1, keepdim=True).double()).clamp_max(1.0)
+    small = cameras.resized((cameras.sizes * shrink).round().long().clamp_min(1))
+    fidelity = measure_shell(field, field.shell, small, rounds=1).fidelity
+    if fidelity < SHELL_FIDELITY:
+        seen = f"the scene within it looks like the whole to {fidelity:.1f} dB only"
+        remedy = "name a new folder and one is made, or take this all the same with --any-shell"
+        raise ValueError(f"shell: expected one of this scene, {seen} ({folder}): {remedy}")
 
 
 def _gain(field: Field, cameras: Cameras) -> ShellGain:
