@@ -25,6 +25,7 @@ NB_MODULE(_cpu, m) {
   scene3d::bind_knn(m);
   scene3d::bind_noise(m);
   scene3d::bind_mesh(m);
+  scene3d::bind_delaunay(m);
   scene3d::bind_surface(m);
   scene3d::bind_stereo(m);
   scene3d::bind_grid_sort(m);

@@ -18,6 +18,7 @@ void bind_kmeans(nb::module_& m);
 void bind_knn(nb::module_& m);
 void bind_noise(nb::module_& m);
 void bind_mesh(nb::module_& m);
+void bind_delaunay(nb::module_& m);
 void bind_surface(nb::module_& m);
 void bind_stereo(nb::module_& m);
 void bind_grid_sort(nb::module_& m);

@@ -37,24 +37,24 @@ int64_t pixel(double coordinate, int64_t size) {
   return static_cast<int64_t>(std::clamp(coordinate, 0.0, static_cast<double>(size)));
 }
 
-// Pixels whose centres may see the triangle. One that reaches behind the camera
-// may be seen anywhere.
+// Pixels whose centres may see the triangle: the box of the part before the
+// near plane. Most of what reaches behind the camera lies beside the image.
 Box pixel_box(const MeshView& view, const Vec* corners, double near) {
   double low_x = 1e300, high_x = -1e300, low_y = 1e300, high_y = -1e300;
-  int n_behind = 0;
+  const auto hold = [&](double x, double y, double z) {
+    const double column = view.fx * x / z + view.cx, row = view.fy * y / z + view.cy;
+    low_x = std::min(low_x, column), high_x = std::max(high_x, column);
+    low_y = std::min(low_y, row), high_y = std::max(high_y, row);
+  };
   for (int i = 0; i < 3; i++) {
-    const Vec v = corners[i];
+    const Vec v = corners[i], w = corners[(i + 1) % 3];
     if (!(std::isfinite(v.x) && std::isfinite(v.y) && std::isfinite(v.z))) return {};
-    if (v.z < near) {
-      n_behind++;
-      continue;
-    }
-    const double x = view.fx * v.x / v.z + view.cx, y = view.fy * v.y / v.z + view.cy;
-    low_x = std::min(low_x, x), high_x = std::max(high_x, x);
-    low_y = std::min(low_y, y), high_y = std::max(high_y, y);
+    if (v.z >= near) hold(v.x, v.y, v.z);
+    if ((v.z >= near) == (w.z >= near)) continue;
+    const double t = (near - v.z) / (w.z - v.z);
+    hold(v.x + t * (w.x - v.x), v.y + t * (w.y - v.y), near);
   }
-  if (n_behind == 3) return {};
-  if (n_behind > 0) return {0, view.width, 0, view.height};
+  if (!(low_x <= high_x)) return {};
   return {pixel(std::floor(low_x - 0.5), view.width), pixel(std::ceil(high_x + 0.5), view.width),
           pixel(std::floor(low_y - 0.5), view.height), pixel(std::ceil(high_y + 0.5), view.height)};
 }

@@ -49,6 +49,7 @@ def splat_opacity(
     places: Tensor,
     raster: RasterSettings = RasterSettings(),  # noqa: B008 - frozen
     on_view: Callable[[], None] = lambda: None,
+    enough: float = ENOUGH,
 ) -> PlaceOpacity:
     """The opacity field of splats.
 
@@ -58,6 +59,7 @@ def splat_opacity(
         places: World. [P, 3] float32
         raster: Of it near, far, eps2d and antialiased count.
         on_view: Called after each view.
+        enough: Places that some view sees through to this much are not looked at again.
 
     Raises:
         BackendUnavailable: the native module is not built.
@@ -71,7 +73,7 @@ def splat_opacity(
     places = places.contiguous()
     for i in range(len(cameras)):
         call = cpu.call_settings(cpu.pinhole(cameras, i), raster, 0)
-        native.opacity_from_view(call, params, places, ENOUGH, opacity, n_views)
+        native.opacity_from_view(call, params, places, enough, opacity, n_views)
         on_view()
     return PlaceOpacity(opacity, n_views)
 
@@ -88,8 +90,14 @@ def cell_size(field: Field) -> float:
     return size if field.warp is None else size / field.warp.scale
 
 
-def opacity_function(scene: Scene, cameras: Cameras) -> Callable[[Tensor], Tensor]:
-    """From places [P, 3] to opacity [P]; NaN where no camera looks at splats."""
+def opacity_function(scene: Scene, cameras: Cameras, enough: float = ENOUGH) -> Callable[[Tensor], Tensor]:
+    """From places [P, 3] to opacity [P]; NaN where no camera looks at splats.
+
+    Args:
+        scene: Splats or a field.
+        cameras: Views of splats; the fewer neighbours follow each other, the faster.
+        enough: Lower opacities need not be exact: a place that some view sees through to this much is done with.
+    """
     if "splats" not in scene.capabilities:
         field = scene.field()
         return lambda places: field_opacity(field, places)
@@ -97,7 +105,7 @@ def opacity_function(scene: Scene, cameras: Cameras) -> Callable[[Tensor], Tenso
     raster = RasterSettings(antialiased=scene.info.antialiased)
 
     def opacity(places: Tensor) -> Tensor:
-        found = splat_opacity(gaussians, cameras, places, raster)
+        found = splat_opacity(gaussians, cameras, places, raster, enough=enough)
         return torch.where(found.n_views > 0, found.opacity, torch.nan)
 
     return opacity

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from scene3d.core.cameras import Cameras
 from scene3d.core.mesh import Mesh
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
+from scene3d.meshing.as_drawn import as_drawn
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.depth_views import SurfaceViews, choose_views
 from scene3d.meshing.finish import decimate, remove_specks
@@ -34,6 +36,8 @@ SPACING = 0.25
 LONG_EDGE = 8.0
 # Views that are asked for the opacity of places at most: the time is in proportion.
 OPACITY_VIEWS = 48
+# Views follow each other by this share of all, or little more.
+GOLDEN = 0.382
 # Cells a side of Poisson surfaces at most.
 POISSON_CELLS = 320
 # Loose pieces of less than this share of the largest one's area are no part of what others are fitted to.
@@ -59,6 +63,7 @@ class SurfaceSettings:
         level: Opacity at which levelset and tetrahedra see a surface.
         max_bytes: Memory at most.
         resolution: Cubes along the longest side of flexicubes.
+        as_drawn: levelset and tetrahedra take splats with the blur of the views: for pictures, not for distances.
     """
 
     method: Method = "tsdf"
@@ -68,6 +73,7 @@ class SurfaceSettings:
     level: float = LEVEL
     max_bytes: int = 2 << 30
     resolution: int = 128
+    as_drawn: bool = False
 
     def __post_init__(self) -> None:
         if not 16 <= self.resolution <= 256:
@@ -88,6 +94,8 @@ def find_surface(scene: Scene, views: SurfaceViews, settings: SurfaceSettings) -
     voxel_size = settings.voxel_size
     if voxel_size is None:
         voxel_size = suggest_voxel_size(views.depths, views.cameras)
+    if settings.as_drawn:
+        scene = as_drawn(scene, views.cameras)
     fusion = FusionSettings(voxel_size, settings.truncation_voxels, settings.min_weight, settings.max_bytes)
     if settings.method in ("tsdf", "poisson", "flexicubes"):
         mesh = extract_surface(fuse(views.depths, views.cameras, fusion))
@@ -96,18 +104,24 @@ def find_surface(scene: Scene, views: SurfaceViews, settings: SurfaceSettings) -
         elif settings.method == "flexicubes":
             mesh = few_triangles(mesh, settings)
     elif settings.method == "levelset":
-        mesh = level_surface(opacity_function(scene, _some(views.cameras)), views, fusion, settings.level)
+        mesh = level_surface(_opacity(scene, views, settings), views, fusion, settings.level)
     else:
         points = tetra_points(scene.splats(), depth_region(views), SPACING * voxel_size)
-        opacity = opacity_function(scene, _some(views.cameras))
-        mesh = tetra_surface(opacity, points, settings.level, settings.max_bytes, LONG_EDGE * voxel_size)
+        mesh = tetra_surface(
+            _opacity(scene, views, settings), points, settings.level, settings.max_bytes, LONG_EDGE * voxel_size
+        )
     logger.info("%s", f"voxels of {voxel_size:.4g}: {mesh.n_faces:,} triangles")
     return mesh
 
 
-def _some(cameras: Cameras) -> Cameras:
-    """At most OPACITY_VIEWS of them."""
-    return choose_views(cameras, OPACITY_VIEWS, int(cameras.sizes.max()))
+def _opacity(scene: Scene, views: SurfaceViews, settings: SurfaceSettings) -> Callable[[Tensor], Tensor]:
+    """Opacity of places by at most OPACITY_VIEWS views, exact from the level upwards."""
+    some = choose_views(views.cameras, OPACITY_VIEWS, int(views.cameras.sizes.max()))
+    # Neighbours see the same: with far ones next to each other, the first few see through to most of what is empty.
+    n = len(some)
+    step = next(step for step in range(max(1, round(GOLDEN * n)), n + 2) if math.gcd(step, n) == 1)
+    spread = some.select([i * step % n for i in range(n)])
+    return opacity_function(scene, spread, settings.level)
 
 
 def smooth_surface(raw: Mesh, settings: SurfaceSettings, voxel_size: float) -> Mesh:

@@ -39,6 +39,7 @@ FAR_SHARE = 1.6
 PICTURE_QUALITY = 82
 # Lower levels close what is half transparent: measured on held-out photos.
 PICTURE_LEVEL = 0.4
+PICTURE_SPECK = 1e-5
 # Less holds no surface at all.
 MIN_MEMORY_GB = 1e-3
 
@@ -85,8 +86,9 @@ class Config:
     """Surfaces seen by fewer views (counted by how straight they look) are left out."""
     max_faces: int = 50_000
     """Triangles at most; 0 = all."""
-    min_component: float = 1e-3
-    """Loose pieces with less than this share of the area of the largest are removed."""
+    min_component: float | None = None
+    """Loose pieces with less than this share of the area of the largest are removed. Default: 1e-3; 1e-5 for pictures,
+    where leaves and wires count."""
     max_hole_edges: int = 60
     """Holes with at most that many edges are closed."""
     watertight: bool = False
@@ -177,6 +179,7 @@ def _write_picture(picture: torch.Tensor, path: Path) -> None:
 def _settings(config: Config, out: Path, far: float) -> MeshSettings:
     assert config.method is not None
     assert config.level is not None
+    assert config.min_component is not None
     return MeshSettings(
         views=ViewSettings(config.depth, far=far, backend=config.backend),
         consistency=ConsistencySettings(tolerance=config.tolerance, min_agree=config.min_agree),
@@ -187,6 +190,7 @@ def _settings(config: Config, out: Path, far: float) -> MeshSettings:
             level=config.level,
             max_bytes=int(config.max_memory_gb * 2**30),
             resolution=config.resolution,
+            as_drawn=config.preset == "pictures",
         ),
         finish=FinishSettings(config.min_component, config.max_hole_edges, config.max_faces),
         closed_resolution=config.closed_resolution if config.watertight else 0,
@@ -219,7 +223,13 @@ def _settled(config: Config, scene: Scene) -> Config:
     if is_pictures:
         method = "tetrahedra" if "splats" in scene.capabilities else "levelset"
     level = PICTURE_LEVEL if is_pictures else LEVEL
-    return replace(config, method=config.method or method, level=level if config.level is None else config.level)
+    speck = PICTURE_SPECK if is_pictures else FinishSettings().min_component
+    return replace(
+        config,
+        method=config.method or method,
+        level=level if config.level is None else config.level,
+        min_component=speck if config.min_component is None else config.min_component,
+    )
 
 
 def _check_numbers(config: Config) -> None:
