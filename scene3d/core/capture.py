@@ -26,6 +26,14 @@ class Photo:
     alpha: Tensor | None = None
     mask: Tensor | None = None
 
+    def over(self, background: tuple[float, float, float]) -> Tensor:
+        """The photo as it looks in front of a colour, sRGB from 0 to 1. [H, W, 3]"""
+        rgb = self.rgb.float() / 255
+        if self.alpha is None:
+            return rgb
+        alpha = self.alpha.float()[..., None] / 255
+        return rgb * alpha + torch.tensor(background) * (1 - alpha)
+
 
 def _no_depth(index: int) -> None:
     """For captures without depth maps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,27 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # A name that is too long, or holds bytes that no name can hold.
         return False
+
+
+def inflate(data: bytes, size_bytes: int, window_bits: int = zlib.MAX_WBITS) -> bytes:
+    """Unpack deflated bytes of known size; one byte more than expected is enough to see that there are too many.
+
+    Args:
+        data: As zlib made it (RFC 1950), or raw (RFC 1951).
+        size_bytes: How many there are unpacked.
+        window_bits: As for zlib.decompressobj, negative where data are raw.
+
+    Raises:
+        ValueError: the data are damaged, or of another size.
+    """
+    try:
+        found = zlib.decompressobj(window_bits).decompress(data, size_bytes + 1)
+    except zlib.error as error:
+        raise ValueError(f"cannot be inflated ({error})") from error
+    if len(found) != size_bytes:
+        more = " or more" if len(found) > size_bytes else ""
+        raise ValueError(f"expected {size_bytes} bytes, got {len(found)}{more}")
+    return found
 
 
 class ByteReader:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scene3d.core.errors import FormatError
 from scene3d.core.fields import Field
+from scene3d.io.binary import inflate
 from scene3d.io.entropy import decode_layers, encode_layers
 from scene3d.io.s3d_container import DAMAGED, Container
 
@@ -73,11 +74,8 @@ def unpack_cells(container: Container, name: str, shape: list[int], path: Path) 
 
 
 def inflated(container: Container, name: str, n_bytes: int, path: Path) -> bytes:
+    data = chunk_of(container, name, path)
     try:
-        # One byte more than expected is enough to see that there is too much.
-        data = zlib.decompressobj().decompress(chunk_of(container, name, path), n_bytes + 1)
-    except zlib.error as error:
-        raise FormatError(path, f"the chunk {name!r} cannot be inflated ({error})", remedy=DAMAGED) from error
-    if len(data) != n_bytes:
-        raise FormatError(path, f"expected {n_bytes} bytes of {name}, got {len(data)}", remedy=DAMAGED)
-    return data
+        return inflate(data, n_bytes)
+    except ValueError as error:
+        raise FormatError(path, f"the chunk {name!r}: {error}", remedy=DAMAGED) from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scene3d.io.binary import inflate
 from scene3d.io.s3d_steps import SHAPES, STEP_COUNT, StepTables
 
 # Columns of each stream and known columns that its rule looks at; "sh" has as many columns as its basis has rows, and
@@ -50,13 +51,10 @@ def model_from_bytes(data: bytes, n_sh: int) -> tuple[StepTables, dict[str, Rule
     shapes = {**{name: (c, 2 * (c + g), g) for name, (c, g) in COLUMNS.items()}, "sh": (n_sh, 1, 0)}
     sizes = [2 * int(np.prod(shape)) for shape in SHAPES.values()]
     sizes += [part for c, features, g in shapes.values() for part in (4 * (c + g), 2 * c * features)]
-    unpacker = zlib.decompressobj(-15)
     try:
-        plain = unpacker.decompress(data, sum(sizes) + 1)
-    except zlib.error as error:
+        plain = inflate(data, sum(sizes), window_bits=-15)
+    except ValueError as error:
         raise ValueError(f"model: {error}") from error
-    if len(plain) != sum(sizes):
-        raise ValueError(f"model: expected {sum(sizes)} bytes, got {len(plain)} or more")
     parts = iter(np.split(np.frombuffer(plain, np.uint8), np.cumsum(sizes)[:-1]))
     tables = {name: _from_differences(next(parts), shape) for name, shape in SHAPES.items()}
     if any(bool((np.abs(table) > 4 * STEP_COUNT).any()) for table in tables.values()):

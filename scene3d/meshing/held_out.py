@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from scene3d.core.capture import Capture, Photo
+from scene3d.core.capture import Capture
 from scene3d.core.mesh import Mesh
 from scene3d.core.scene import Scene
 from scene3d.meshing.picture import mesh_picture
@@ -59,19 +58,11 @@ def held_out_score(mesh: Mesh, scene: Scene, capture: Capture, backend: str = "a
     ours, theirs = 0.0, 0.0
     for k in range(n):
         i = capture.test[k * len(capture.test) // n]
-        truth, weight = _over(capture.load(i), paper)
+        photo = capture.load(i)
+        truth, weight = photo.over((paper,) * 3), None if photo.mask is None else photo.mask.float() / 255
         view = capture.cameras.select([i]).to(dtype=torch.float32)
         drawn, covered = mesh_picture(mesh, view)
         shown = render_scene(scene, view, raster, backend).rgb[0].cpu().clamp(0, 1)
         ours += float(psnr(drawn + paper * (1 - covered[..., None]), truth, weight)) / n
         theirs += float(psnr(shown, truth, weight)) / n
     return HeldOutScore(ours, theirs, n)
-
-
-def _over(photo: Photo, paper: float) -> tuple[Tensor, Tensor | None]:
-    """The photo over a grey [H, W, 3], and the weights of its pixels [H, W]."""
-    rgb = photo.rgb.float() / 255
-    if photo.alpha is not None:
-        alpha = photo.alpha.float()[..., None] / 255
-        rgb = rgb * alpha + paper * (1 - alpha)
-    return rgb, None if photo.mask is None else photo.mask.float() / 255

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scene3d.core.checks import Dims
 from scene3d.core.mesh import Mesh
+from scene3d.io.binary import inflate
 from scene3d.meshing.block_grid import SIDE, evaluate_blocks, extract_surface, pack, unpack
 from scene3d.ops.knn import nearest
 from scene3d.ops.triangles import sample_surface, signed_distance
@@ -123,8 +124,6 @@ def unpack_mosaic(data: bytes) -> MosaicSdf:
     Raises:
         ValueError: these are no such bytes.
     """
-    import zlib
-
     if len(data) < HEADER.size or data[:8] != MAGIC:
         raise ValueError("mosaic: expected bytes that begin with MSDF0001")
     _, n, reach, side, *low = HEADER.unpack_from(data)
@@ -132,12 +131,9 @@ def unpack_mosaic(data: bytes) -> MosaicSdf:
     if n > MAX_CELLS:
         raise ValueError(f"mosaic: expected at most {MAX_CELLS} cells, got {n}")
     try:
-        # One byte more than wanted tells whether there is too much.
-        body = zlib.decompressobj().decompress(data[HEADER.size :], size + 1)
-    except zlib.error as error:
-        raise ValueError(f"mosaic: the compressed part is damaged ({error})") from error
-    if len(body) != size:
-        raise ValueError(f"mosaic: expected {size} bytes for {n} cells, got {len(body)}")
+        body = inflate(data[HEADER.size :], size)
+    except ValueError as error:
+        raise ValueError(f"mosaic of {n} cells: {error}") from error
     centers = np.frombuffer(body, "<u2", n * 3).reshape(n, 3).astype(np.float32)
     values = np.frombuffer(body, "<i2", offset=n * 6).reshape(n, GRID, GRID, GRID).astype(np.float32)
     positions = torch.from_numpy(centers) / 65535 * side + torch.tensor(low)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from scene3d.core.errors import FormatError
 from scene3d.core.mesh import Mesh
+from scene3d.io.binary import inflate
 from scene3d.io.s3d_container import DAMAGED, Container, read_container, write_container
 from scene3d.meshing.mosaic import MosaicSdf, mesh_of_mosaic, pack_mosaic, unpack_mosaic
 from scene3d.meshing.radial_sdf import RadialSdf, mesh_of_radial_sdf
@@ -76,7 +77,7 @@ def read_sdf(path: Path) -> Sdf:
         raise FormatError(path, problem, remedy="Make one with scene3d sdf.")
     try:
         return unpack_mosaic(container.chunks["mosaic"]) if container.codec == MOSAIC else _radial(container)
-    except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise FormatError(path, f"is no whole surface: {error}", remedy=DAMAGED) from error
 
 
@@ -94,7 +95,7 @@ def _radial(container: Container) -> RadialSdf:
     layers = _unpacked(chunks["layers"], [_shape(shape) for shape in meta["layers"]])
     bases, n = None, len(rows)
     if n > 0:
-        centers = np.frombuffer(_inflated(chunks["centers"], 2 * 3 * n), "<u2").reshape(n, 3).astype(np.float32)
+        centers = np.frombuffer(inflate(chunks["centers"], 2 * 3 * n), "<u2").reshape(n, 3).astype(np.float32)
         (shapes,) = _unpacked(chunks["shapes"], [(n, SHAPE_NUMBERS)])
         least, most = (float(value) for value in meta["waves"])
         bases = listed(torch.from_numpy(centers / CENTER_STEPS), shapes, (least, most))
@@ -132,15 +133,7 @@ def _unpacked(data: bytes, shapes: list[tuple[int, ...]]) -> list[Tensor]:
     sizes = [int(np.prod(shape, dtype=object)) for shape in shapes]
     if sum(sizes) > MAX_NUMBERS:
         raise ValueError(f"expected at most {MAX_NUMBERS:,} numbers, got {sum(sizes):,}")
-    values = torch.from_numpy(np.frombuffer(_inflated(data, 2 * sum(sizes)), "<f2").astype(np.float32))
+    values = torch.from_numpy(np.frombuffer(inflate(data, 2 * sum(sizes)), "<f2").astype(np.float32))
     if not bool(values.isfinite().all()):
         raise ValueError("expected finite numbers")
     return [part.reshape(shape).clone() for part, shape in zip(values.split(sizes), shapes, strict=True)]
-
-
-def _inflated(data: bytes, n_bytes: int) -> bytes:
-    # One byte more than expected is enough to see that there is too much.
-    found = zlib.decompressobj().decompress(data, n_bytes + 1)
-    if len(found) != n_bytes:
-        raise ValueError(f"expected {n_bytes} bytes of numbers, got {len(found)}")
-    return found

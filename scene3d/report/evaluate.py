@@ -194,7 +194,7 @@ def _compare(
     weight = None if photo.mask is None else photo.mask.float() / 255
     if weight is not None and float(weight.sum()) == 0:
         return None
-    truth = _over(photo, background)
+    truth = photo.over(background)
     began = time.perf_counter()
     render = _render(scene, capture, index, background, settings.backend)
     seconds = time.perf_counter() - began
@@ -236,14 +236,6 @@ def _render(
 ) -> Tensor:  # [H, W, 3] on the CPU
     raster = RasterSettings(antialiased=scene.info.antialiased, background=background)
     return render_scene(scene, capture.cameras.select([index]), raster, backend).rgb[0].float().cpu()
-
-
-def _over(photo: Photo, background: tuple[float, float, float]) -> Tensor:  # [H, W, 3]
-    rgb = photo.rgb.float() / 255
-    if photo.alpha is None:
-        return rgb
-    alpha = photo.alpha.float()[..., None] / 255
-    return rgb * alpha + torch.tensor(background) * (1 - alpha)
 
 
 def _kept(truth: Tensor, render: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
