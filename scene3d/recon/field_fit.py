@@ -33,8 +33,9 @@ from scene3d.recon.field_losses import TV_EVERY, add_variation_grads, distance_g
 from scene3d.recon.field_mask import find_occupied
 from scene3d.recon.field_rays import RayBatch, RayPool
 from scene3d.recon.field_settings import FieldFitSettings
-from scene3d.recon.field_space import find_space
+from scene3d.recon.field_space import Space, find_space
 from scene3d.recon.field_state import FieldState, first_state, grid_sizes, resolution_of
+from scene3d.recon.free_space import cells_to_fill
 from scene3d.recon.losses import eval_background
 from scene3d.recon.photos import on_device
 from scene3d.recon.validate import Validation, validate_scene
@@ -339,8 +340,14 @@ class _Run:
             return first
         space = find_space(self.capture, settings.space, settings.box, settings.near_radius, settings.seed)
         logger.info("%s", f"the field lives in {space.reason}")
-        cells = hull_cells(self.capture, space.box) if space.warp is None else None
-        return first_state(settings, space.box, cells, space.warp)
+        return first_state(settings, space.box, self._first_cells(space), space.warp)
+
+    def _first_cells(self, space: Space) -> Tensor | None:
+        """What may hold something, as far as silhouettes or points tell: None = all."""
+        if space.warp is None and self.capture.has_alpha:
+            return hull_cells(self.capture, space.box)
+        # A frustum begins where the nearest points are.
+        return None if space.is_frustum else cells_to_fill(self.capture, space.box, space.warp)
 
     def _check_finite(self) -> None:
         if not self.state.field.is_finite():

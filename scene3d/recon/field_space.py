@@ -46,6 +46,10 @@ class Space:
     warp: Warp | None
     reason: str
 
+    @property
+    def is_frustum(self) -> bool:
+        return self.warp is not None and self.warp.kind == "frustum"
+
 
 def find_space(
     capture: Capture, wanted: SpaceName, box: tuple[float, ...] | None, near_radius: float | None, seed: int

@@ -183,7 +183,7 @@ def run(config: Config) -> None:
             raise ValueError(f"surface: fits of Gaussians can lie on surfaces, a {config.kind} field cannot")
         if config.view:
             logger.warning("--view shows fits of Gaussians only; look at the field afterwards with scene3d view")
-        fit_field.run(_field_order(config, capture), capture)
+        fit_field.run(_field_order(config, capture), _with_points(config, capture))
         return
     _refuse_other_backends(config)
     settings = fit_settings(config, capture)
@@ -338,18 +338,23 @@ def _capture_options(config: Config) -> CaptureOptions:
 def _first_gaussians(config: Config, capture: Capture) -> Gaussians:
     if config.init is not None:
         return read_scene(config.init).splats()
-    if config.triangulate and triangulate.needs_points(capture):
-        larger = CaptureOptions(max_size=triangulate.PHOTO_SIZE, test_every=config.test_every)
-        with StepProgress() as progress:
-            capture = triangulate.with_points(
-                capture,
-                lambda: read_capture(config.capture, larger),
-                config.out / "points.npz",
-                config.threads or 0,
-                config.seed,
-                progress,
-            )
-    return initialize(capture, config.seed)
+    return initialize(_with_points(config, capture), config.seed)
+
+
+def _with_points(config: Config, capture: Capture) -> Capture:
+    """The capture, with points of its photos where it has too few."""
+    if not (config.triangulate and triangulate.needs_points(capture)):
+        return capture
+    larger = CaptureOptions(max_size=triangulate.PHOTO_SIZE, test_every=config.test_every)
+    with StepProgress() as progress:
+        return triangulate.with_points(
+            capture,
+            lambda: read_capture(config.capture, larger),
+            config.out / "points.npz",
+            config.threads or 0,
+            config.seed,
+            progress,
+        )
 
 
 def _forecast_text(capture: Capture, first: Gaussians, settings: FitSettings) -> str:
