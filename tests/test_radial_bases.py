@@ -149,7 +149,7 @@ def test_damaged_bases_are_refused(tmp_path: Path):
     for row, words in (
         (None, "bases: expected a table, got None"),
         ({"count": 10**9, "waves": [1.0, 8.0]}, "count: expected 1 to"),
-        ({"count": 61, "waves": [1.0, 8.0]}, "expected 2196 bytes of bases, got 2160"),
+        ({"count": 61, "waves": [1.0, 8.0]}, "the chunk .bases.: expected 2196 bytes, got 2160"),
         ({"count": 60, "waves": [1.0]}, "waves: expected 2 numbers"),
         ({"count": 60, "waves": [9.0, 8.0]}, "waves: expected 0 < least"),
     ):
