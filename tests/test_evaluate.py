@@ -17,7 +17,7 @@ from scene3d.io.ply import write_ply
 from scene3d.ops.color_fit import fit_colors
 from scene3d.ops.colormap import DEPTH, HEAT, colorize, css_stops
 from scene3d.report.evaluate import MAX_PSNR, Comparison, EvaluateSettings, ViewScore, evaluate
-from scene3d.report.evaluation_files import PictureWriter, last_step
+from scene3d.report.evaluation_files import PictureWriter, fitted_background, last_step
 from scene3d.report.perceptual import load_perceptual
 from scene3d.report.pictures import draw_pictures
 from scene3d.stages import evaluate as stage
@@ -185,3 +185,20 @@ def test_stage_writes_metrics_stats_and_pictures(tmp_path: Path, scene: Scene, c
             with Image.open(folder / name) as image:
                 assert image.width > 0
     assert capsys.readouterr().out.startswith(f"PSNR {metrics['psnr']:.2f} dB")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"settings": {"background": "black"}}', "black"),
+        ('{"settings": {"background": "random"}}', "white"),
+        ('{"settings": {"background": "auto"}}', "auto"),
+        ('{"settings": {"background": ["black"]}}', "auto"),
+        ('{"settings": 3}', "auto"),
+        ("{", "auto"),
+    ],
+)
+def test_the_background_is_that_of_the_fit(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    assert fitted_background(tmp_path / "config.json") == expected
+    assert fitted_background(tmp_path / "none.json") == "auto"

@@ -155,10 +155,10 @@ def test_damaged_leaves_are_refused(tmp_path: Path):
         (None, "levels: expected 1 to 2 tables, got None"),
         ([first] * 3, "levels: expected 1 to 2 tables"),
         ([{**first, "cubes": [16000] * 3}, second], "cells of 'leaves0', expected at most"),
-        ([{**first, "cubes": [9, 9, 9]}, second], "expected 92 bytes of leaves0, got"),
+        ([{**first, "cubes": [9, 9, 9]}, second], "'leaves0': expected 92 bytes, got"),
         ([{**first, "nodes": 1}, second], "nodes: expected at least 2 along a leaf, got 1"),
         ([first, {**second, "is_shifted": 1}], "is_shifted: expected true or false, got 1"),
-        ([second], r"bytes of 'density_x0'|expected the first not to be shifted|bytes of leaves0"),
+        ([second], r"bytes of 'density_x0'|expected the first not to be shifted|'leaves0': expected"),
     ):
         with pytest.raises(FormatError, match=words):
             decode_field(replace(container, meta={**container.meta, "levels": rows}), tmp_path / "b.s3d")

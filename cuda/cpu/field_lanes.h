@@ -1,5 +1,7 @@
 // Sixteen lanes of float (SIMD) or of double (plain loops, for checks of gradients): one kernel source serves both.
 #pragma once
+#include <utility>
+
 #include "cpu/simd.h"
 #include "cpu/simd_math.h"
 #include "math/field.h"
@@ -57,6 +59,10 @@ S3D_INLINE double lane_sum(f64x16 a) {
   for (int k = 8; k > 0; k /= 2)
     for (int i = 0; i < k; i++) a.v[i] += a.v[i + k];
   return a.v[0];
+}
+S3D_INLINE void transpose(f64x16 (&r)[16]) {
+  for (int i = 0; i < 16; i++)
+    for (int k = 0; k < i; k++) std::swap(r[i].v[k], r[k].v[i]);
 }
 S3D_INLINE f64x16 lane_sums(f64x16 (&rows)[16]) { S3D_EACH64(f64x16, r.v[i] = lane_sum(rows[i])) }
 #undef S3D_EACH64

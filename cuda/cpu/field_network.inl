@@ -15,6 +15,8 @@ namespace S3D_NS {
 constexpr int kHashCorners = 8 * kMaxHashLevels;
 constexpr double kLeak = 0.01;  // of a unit below 0, what passes
 constexpr int kInputRow = 64;  // kMaxInputs, padded
+constexpr int kTogether = 8;      // samples that share a row of transposed weights
+constexpr int kRowsTogether = 4;  // rows of weights that share a gradient
 static_assert(kMaxInputs <= kInputRow && kHashFeatures * kMaxHashLevels <= kMaxInputs);
 
 // The numbers of a row.
@@ -195,16 +197,27 @@ struct NetworkBack {
     T* const grads = pass.slab(layer).grads;
     const int width = pass.n_in(layer), rank = pass.rank;
     for (int g = 0; g < rank; g += kLanes) {
-      for (int j = 0; j <= width; j++) {
-        T* const row = grads + static_cast<int64_t>(j) * rank + g;
-        V sum = load(row);
+      // Those past the end repeat the last, and are not stored.
+      for (int j = 0; j < width; j += kRowsTogether) {
+        V sums[kRowsTogether];
+        int at[kRowsTogether];
+        for (int k = 0; k < kRowsTogether; k++) at[k] = j + k < width ? j + k : width - 1, sums[k] = V(T(0));
         for (int i = 0; i < pass.n; i++) {
           const V amount = load(v[i] + g);
-          sum = j == width ? sum + amount : fma(V(pass.before(layer, i)[j]), amount, sum);
+          const T* const in = pass.before(layer, i);
+          S3D_UNROLL
+          for (int k = 0; k < kRowsTogether; k++) sums[k] = fma(V(in[at[k]]), amount, sums[k]);
         }
-        store(row, sum);
+        for (int k = 0; k < kRowsTogether && j + k < width; k++) add_row(grads, j + k, g, sums[k]);
       }
+      V bias = V(T(0));
+      for (int i = 0; i < pass.n; i++) bias = bias + load(v[i] + g);
+      add_row(grads, width, g, bias);
     }
+  }
+  S3D_MEMBER void add_row(T* grads, int row, int g, V sum) const {
+    T* const at = grads + static_cast<int64_t>(row) * pass.rank + g;
+    store(at, load(at) + sum);
   }
   // Gradients of what went into a layer, n_in of each sample.
   S3D_MEMBER void to_inputs(int layer, T (&out)[kLanes][kMaxNetworkWidth]) const {
@@ -212,19 +225,36 @@ struct NetworkBack {
     const int width = pass.n_in(layer), rank = pass.rank;
     for (int first = 0; first < width; first += kLanes) {
       const int n_here = width - first < kLanes ? width - first : kLanes;
-      for (int i = 0; i < pass.n; i++) {
+      for (int g = 0; g < rank; g += kLanes) {
+        // Row r: what unit g + r has to do with each of sixteen inputs.
         V rows[kLanes];
-        for (int j = 0; j < kLanes; j++) rows[j] = V(T(0));
-        for (int j = 0; j < n_here; j++)
-          for (int g = 0; g < rank; g += kLanes)
-            rows[j] = fma(load(weights + static_cast<int64_t>(first + j) * rank + g), load(v[i] + g), rows[j]);
-        store(out[i] + first, lane_sums(rows));
+        for (int j = 0; j < kLanes; j++)
+          rows[j] = j < n_here ? load(weights + static_cast<int64_t>(first + j) * rank + g) : V(T(0));
+        transpose(rows);
+        for (int i = 0; i < pass.n; i += kTogether) {
+          V sums[kTogether];
+          const T* from[kTogether];
+          S3D_UNROLL
+          for (int k = 0; k < kTogether; k++) {
+            const int at = i + k < pass.n ? i + k : pass.n - 1;
+            from[k] = v[at] + g, sums[k] = g == 0 ? V(T(0)) : load(out[at] + first);
+          }
+          S3D_UNROLL
+          for (int r = 0; r < kLanes; r++) {
+            S3D_UNROLL
+            for (int k = 0; k < kTogether; k++) sums[k] = fma(V(from[k][r]), rows[r], sums[k]);
+          }
+          S3D_UNROLL
+          for (int k = 0; k < kTogether; k++) store(out[i + k < pass.n ? i + k : pass.n - 1] + first, sums[k]);
+        }
       }
     }
   }
   S3D_MEMBER void to_table(const T (&v_inputs)[kLanes][kMaxNetworkWidth]) const {
     const Slab<T>& table = pass.call.slabs[pass.set][0];
     const uint32_t groups = static_cast<uint32_t>(pass.rank / kLanes);
+    // A division by groups, for numbers below 2^29: at most eight groups make a row.
+    const uint64_t inverse = ((uint64_t{1} << 32) + groups - 1) / groups;
     for (int i = 0; i < pass.n; i++) {
       const HashPlaces<T>& places = pass.places[i];
       for (int k = 0; k < 8 * pass.call.hash.n; k++) {
@@ -233,7 +263,8 @@ struct NetworkBack {
         TableRow<T>::read(v_inputs[i] + kHashFeatures * (k / 8), v_row), TableRow<T>::read(grads, sum);
         TableRow<T>::write(grads, sum + places.weights[k] * v_row);
         const uint32_t group = places.rows[k] / (kLanes / kHashFeatures);
-        table.touched[groups == 1 ? group : group % groups * table.n_rows + group / groups] = 1;
+        const uint32_t node = static_cast<uint32_t>(group * inverse >> 32);
+        table.touched[(group - node * groups) * table.n_rows + node] = 1;
       }
     }
   }

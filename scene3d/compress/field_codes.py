@@ -16,6 +16,7 @@ from scene3d.compress.field_importance import plane_importance
 from scene3d.core.cameras import Cameras
 from scene3d.core.fields import FACTORS, Field, decoder_of
 from scene3d.core.progress import Progress
+from scene3d.io.field_bases import code_bases
 from scene3d.io.field_codes import CODE, EMPTY, LAST_ROW, ROW, CodedPlane
 from scene3d.io.field_places import used_nodes
 from scene3d.io.field_steps import Steps, rank_steps
@@ -70,6 +71,8 @@ def code_field(field: Field, views: Cameras, steps: Steps, shares: Shares = Shar
         steps: Of rounding; distances between rows are measured in them.
         shares: What is pruned, coded and kept.
     """
+    # Bases stand in the order of the file from here on.
+    field, _ = code_bases(field)
     gains, planes, colors = field.decoder.basis.norm(dim=1), [], list(field.color)
     for i, weight in enumerate(plane_importance(field, views)):
         used = used_nodes(field.occupancy, weight.shape, FACTORS["vm"][i])

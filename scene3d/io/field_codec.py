@@ -8,7 +8,6 @@ by number, of each the lowest bytes of all bases first, deflated. Sizes, and the
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -38,14 +37,15 @@ from scene3d.core.fields import (
 from scene3d.core.hash_grid import MAX_HASH_LEVELS, MAX_ROW_BITS, HashGrid
 from scene3d.core.scene import Scene
 from scene3d.core.warp import WARP_KINDS, Warp
-from scene3d.io.field_cells import CELLS, chunk_of, inflated, pack_cells, unpack_cells, unpack_coded_cells
+from scene3d.io.field_bases import pack_bases, unpack_bases, unpack_coded_bases
+from scene3d.io.field_cells import CELLS, chunk_of, pack_cells, unpack_cells, unpack_coded_cells
 from scene3d.io.s3d_container import DAMAGED, Container
 from scene3d.ops.radial_bases import listed
 
 CODEC = "field-float32"
 KIND = "field"
 MAX_NODES, MAX_WIDTH = 1 << 14, 1 << 12
-MAX_BASES, BASIS_NUMBERS = 1 << 20, 9
+MAX_BASES = 1 << 20
 
 
 def encode_field(scene: Scene) -> Container:
@@ -85,7 +85,7 @@ def encode_field(scene: Scene) -> Container:
         ]
     if field.bases is not None:
         meta["bases"] = {"count": len(field.bases), "waves": list(field.bases.waves)}
-        chunks[BASES] = _pack_bases(field.bases)
+        chunks[BASES] = pack_bases(field.bases)
     if field.grid is not None:
         meta["grid"] = {"cells": [list(cells) for cells in field.grid.cells], "row_bits": field.grid.row_bits}
     return Container(KIND, CODEC, field.n_numbers, chunks, scene.info, meta)
@@ -283,19 +283,12 @@ def _bases(container: Container, path: Path) -> RadialBases:
         raise FormatError(path, f"bases: expected a table, got {row!r}", remedy=DAMAGED)
     meta = _Meta(row, path)
     count, waves = meta.integer("count", MAX_BASES), meta.values("waves", 2)
-    data = inflated(container, BASES, 4 * BASIS_NUMBERS * count, path)
-    planes = np.frombuffer(data, np.uint8).reshape(BASIS_NUMBERS, 4, count)
-    values = torch.from_numpy(np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<f4")[..., 0].astype(np.float32))
+    unpack = unpack_bases if container.codec == CODEC else unpack_coded_bases
+    centers, shapes = unpack(container, count, path)
     try:
-        return listed(values[:3].T.contiguous(), values[3:].T.contiguous(), (waves[0], waves[1]))
+        return listed(centers, shapes, (waves[0], waves[1]))
     except ValueError as error:
         raise FormatError(path, str(error), remedy=DAMAGED) from error
-
-
-def _pack_bases(bases: RadialBases) -> bytes:
-    values = torch.cat([bases.centers, bases.shapes], dim=1).T.contiguous()
-    planes = values.numpy().astype("<f4").view(np.uint8).reshape(BASIS_NUMBERS, -1, 4).transpose(0, 2, 1)
-    return zlib.compress(planes.tobytes(), 9)
 
 
 def _bytes(value: Tensor) -> bytes:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from scene3d.core.errors import FormatError
-from scene3d.core.fields import BASES, FACTORS, Field
+from scene3d.core.fields import FACTORS, Field
 from scene3d.core.scene import Scene
 from scene3d.io import entropy, field_codec
+from scene3d.io.field_bases import code_bases
 from scene3d.io.field_cells import chunk_of, packed_cells
 from scene3d.io.field_heads import Head
 from scene3d.io.field_places import Places, rows_above, used_nodes
@@ -81,12 +82,11 @@ def encode_codes(scene: Scene, planes: tuple[CodedPlane, ...], steps: Steps, hea
         steps: How coarsely to round.
         heads: What is shown where the file ends early.
     """
-    field = scene.field().detach().to("cpu", torch.float32)
+    field, bases = code_bases(scene.field().detach().to("cpu", torch.float32))
     plain = field_codec.encode_field(scene)
     gains, written = field.decoder.basis.norm(dim=1), RowWriter(N_FINER)
     more, facts = pack_heads(heads)
-    chunks = {"decoder": pack_decoder(field.decoder), **more, **packed_cells(field)}
-    chunks.update({name: data for name, data in plain.chunks.items() if name == BASES})
+    chunks = {"decoder": pack_decoder(field.decoder), **more, **packed_cells(field), **bases}
     names = FACTORS[field.kind]
     for i, (name, value) in enumerate(zip(names, field.density, strict=True)):
         places = Places.of(name, value.shape[:-1], field.occupancy, ())

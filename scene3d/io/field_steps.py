@@ -31,6 +31,7 @@ from scene3d.core.fields import (
 )
 from scene3d.core.scene import Scene
 from scene3d.io import field_codec
+from scene3d.io.field_bases import code_bases
 from scene3d.io.field_cells import chunk_of, packed_cells
 from scene3d.io.field_heads import HEAD_STEP, Head, head_of, with_head
 from scene3d.io.field_places import Places
@@ -73,13 +74,13 @@ def encode_steps(scene: Scene, steps: Steps, heads: tuple[Head, ...] = ()) -> Co
         heads: What is shown where the file ends early; ranks of colour are in order then.
     """
     field = balanced(scene.field().detach().to("cpu", torch.float32))
-    field = field if heads else strongest_first(field)
+    field, bases = code_bases(field if heads else strongest_first(field))
     plain = field_codec.encode_field(scene)
     names, rows = field.names, RowWriter(0 if field.has_network else N_FINER)
-    coded = ("density_", "color_", "occupancy")
+    coded = ("density_", "color_", "occupancy", BASES)
     chunks = {key: data for key, data in plain.chunks.items() if not key.startswith(coded)}
     more, facts = pack_heads(heads)
-    chunks.update({"decoder": pack_decoder(field.decoder), **more, **packed_cells(field)})
+    chunks.update({"decoder": pack_decoder(field.decoder), **more, **packed_cells(field), **bases})
     places = [Places.of(name, value.shape[:-1], field.occupancy, field.levels) for name, value in _named(field)]
     for i, (name, value) in enumerate(zip(names, field.density, strict=True)):
         per_rank = rank_steps(field, field.density, i, None, steps.density)

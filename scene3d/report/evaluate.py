@@ -26,6 +26,9 @@ from scene3d.report.perceptual import Net, Perceptual, load_perceptual
 MAX_PSNR = 100.0
 
 
+BackgroundChoice = Literal["auto", "black", "white"]
+
+
 @dataclass(frozen=True)
 class EvaluateSettings:
     """How to measure.
@@ -38,7 +41,7 @@ class EvaluateSettings:
         backend: Of the rasterizer.
     """
 
-    background: Literal["auto", "black", "white"] = "auto"
+    background: BackgroundChoice = "auto"
     precision: Literal["float", "8bit"] = "float"
     exposure: Literal["none", "affine"] = "none"
     lpips: Net = "alex"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from scene3d.io.atomic import atomic_write, write_json
 from scene3d.report.environment import environment
-from scene3d.report.evaluate import Comparison, Evaluation
+from scene3d.report.evaluate import BackgroundChoice, Comparison, Evaluation
 from scene3d.report.pictures import draw_pictures
 
 ImageFormat = Literal["jpg", "png"]
@@ -108,6 +108,17 @@ def _step_of(line: str) -> int | None:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def fitted_background(config: Path) -> BackgroundChoice:
+    """What a fit had behind the scene according to its config.json; auto where that says nothing else."""
+    try:
+        name = json.loads(config.read_text(encoding="utf-8"))["settings"]["background"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "auto"
+    # Test views of random backgrounds are white, as during the fit.
+    chosen: dict[str, BackgroundChoice] = {"black": "black", "white": "white", "random": "white"}
+    return chosen.get(name, "auto") if isinstance(name, str) else "auto"
 
 
 def _metrics(evaluation: Evaluation, subject: Subject, pictures: dict[int, dict[str, str]]) -> dict[str, Any]:

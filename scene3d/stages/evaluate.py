@@ -12,8 +12,8 @@ from scene3d.core.capture import Capture
 from scene3d.core.progress import Progress
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.registry import read_scene
-from scene3d.report.evaluate import Comparison, EvaluateSettings, evaluate
-from scene3d.report.evaluation_files import PictureWriter, Subject, last_step, write_evaluation
+from scene3d.report.evaluate import BackgroundChoice, Comparison, EvaluateSettings, evaluate
+from scene3d.report.evaluation_files import PictureWriter, Subject, fitted_background, last_step, write_evaluation
 from scene3d.report.perceptual import Net
 
 
@@ -35,8 +35,9 @@ class Config:
     """Longer side of photos at most, pixels."""
     test_every: int = 8
     """Every n-th photo by name is a test view; use that of the fit."""
-    background: Literal["auto", "black", "white"] = "auto"
-    """Behind the scene. auto = white where photos have alpha, else black."""
+    background: BackgroundChoice = "auto"
+    """Behind the scene. auto = as its fit had it, by the config.json beside it; else white where photos have alpha,
+    black where not."""
     precision: Literal["float", "8bit"] = "float"
     """8bit rounds renders first, as if they were read back from PNG files."""
     exposure: Literal["none", "affine"] = "none"
@@ -58,7 +59,10 @@ def run(config: Config) -> None:
     scene = read_scene(config.scene)
     options = CaptureOptions(config.data_factor, config.max_size, config.test_every)
     capture = read_capture(config.capture, options)
-    settings = EvaluateSettings(config.background, config.precision, config.exposure, config.lpips, config.backend)
+    background = config.background
+    if background == "auto":
+        background = fitted_background(config.scene.parent / "config.json")
+    settings = EvaluateSettings(background, config.precision, config.exposure, config.lpips, config.backend)
     out = config.out or _default_out(config.scene)
     writer = PictureWriter(out, config.picture_format)
     views = _views(capture, config.split)
