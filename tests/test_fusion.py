@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from mesh_shapes import dense_grid, ring_cameras, sphere_field
+from mesh_shapes import dense_grid, ring_cameras, sphere_field, square
 
-from scene3d.core.cameras import Cameras
+from scene3d.core.cameras import Cameras, look_at
+from scene3d.core.mesh import Mesh
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.consistency import ConsistencySettings, keep_consistent
 from scene3d.meshing.depth_views import ViewSettings, depth_image
@@ -70,6 +71,24 @@ def test_unknown_depth_is_left_out():
     mesh = extract_surface(fuse(spoilt, cameras, FusionSettings(VOXEL)))
     assert bool(mesh.vertices.isfinite().all())
     assert float(sphere_field(mesh.vertices).abs().mean()) < 0.06 * VOXEL
+
+
+def test_thin_sheets_do_not_swell_backwards():
+    leaf, floor = square(0.0), square(-1.0, 16.0)
+    vertices = torch.cat([leaf.vertices - torch.tensor([0.5, 0.5, 0]), floor.vertices - torch.tensor([8.0, 8.0, 0])])
+    scene = Mesh(vertices, torch.cat([leaf.faces, floor.faces + 4]))
+    up, n = torch.tensor([0.0, 0.0, 1.0]), 8
+    eyes = [torch.tensor([2 * math.cos(2 * math.pi * k / n), 2 * math.sin(2 * math.pi * k / n), 2.5]) for k in range(n)]
+    eyes.append(torch.tensor([2.5, 0.0, 0.3]))  # looks past its back
+    K = torch.tensor([[110.0, 0, 48], [0, 110, 48], [0, 0, 1]])
+    viewmats = torch.stack([look_at(eye, torch.zeros(3), up) for eye in eyes])
+    cameras = Cameras(viewmats, K.repeat(n + 1, 1, 1), torch.tensor([[96, 96]]).repeat(n + 1, 1))
+    depths = [view_mesh(scene, cameras, i).depth for i in range(n + 1)]
+    images = [DepthImage(depth, torch.ones_like(depth)) for depth in depths]
+    z = extract_surface(fuse(images, cameras, FusionSettings(0.03))).vertices[:, 2]
+    # What is kept behind a surface ends four voxels behind it.
+    assert int((z > -0.04).sum()) > 500
+    assert float(z[z > -0.7].min()) > -3 * 0.03
 
 
 def test_absurd_voxels_are_refused_with_the_number_to_use():

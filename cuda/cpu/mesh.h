@@ -33,6 +33,7 @@ struct TsdfGrid {
   double origin[3], voxel_size, truncation;
   float* distance;  // in truncations, [n_blocks, 512]
   float* weight;    // [n_blocks, 512]
+  float* near;      // the part of it that ends within kNearVoxels of the voxel [n_blocks, 512]
 };
 void integrate_depth(const TsdfGrid& grid, const MeshView& view, const float* depth, const float* pixel_weight);
 

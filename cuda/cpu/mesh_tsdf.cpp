@@ -13,6 +13,8 @@ namespace {
 constexpr int kSide = 8;
 constexpr int64_t kBlockVoxels = kSide * kSide * kSide;
 constexpr int64_t kBlocksPerTask = 64;
+// What lies farther behind the end of a look than this is not known to be inside.
+constexpr double kNearVoxels = 2;
 
 struct Sample {
   float depth = 0, weight = 0;
@@ -153,6 +155,7 @@ void integrate_depth(const TsdfGrid& grid, const MeshView& view, const float* de
         const float value = static_cast<float>(std::min(1.0, distance / grid.truncation));
         grid.distance[at] = (grid.distance[at] * before + value * seen.weight) / after;
         grid.weight[at] = after;
+        if (std::fabs(distance) <= kNearVoxels * grid.voxel_size) grid.near[at] += seen.weight;
       }
     }
   });

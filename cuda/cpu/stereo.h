@@ -16,8 +16,8 @@ constexpr int kMaxStereoOthers = 8;
 // first pixel in both.
 struct StereoOther {
   float A[9], b[3];
-  const int32_t* codes;   // of each pixel: itself, right, below, below right, 8 bits each
-  const uint8_t* shown;   // of each pixel: 0 = something else is before the scene there; null: none is
+  const int32_t* codes;  // of each pixel: itself, right, below, below right, 8 bits each
+  const uint8_t* shown;  // of each pixel: 0 = something else is before the scene there; null: none is
   int width, height;
 };
 

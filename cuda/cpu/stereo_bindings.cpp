@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/bindings.h"
+#include "cpu/plane_votes.h"
 #include "cpu/stereo.h"
 
 namespace scene3d {
@@ -31,8 +32,8 @@ PhotoArrays photo_of(const Grey& grey, const Intrinsics& K, const Matrix& cam_fr
     throw nb::value_error("shown: expected the size of grey");
   const double* k = K.data();
   const StereoPhoto photo = {
-      grey.data(),          static_cast<int>(grey.shape(1)), static_cast<int>(grey.shape(0)), k[0], k[4], k[2], k[5],
-      cam_from_world.data(), shown ? shown->data() : nullptr};
+      grey.data(), static_cast<int>(grey.shape(1)), static_cast<int>(grey.shape(0)), k[0], k[4], k[2],
+      k[5],        cam_from_world.data(),           shown ? shown->data() : nullptr};
   return {grey, cam_from_world, shown, photo};
 }
 
@@ -45,8 +46,7 @@ void bind_stereo(nb::module_& m) {
           [](PhotoArrays* self, Grey grey, Intrinsics K, Matrix cam_from_world, std::optional<Grey> shown) {
             new (self) PhotoArrays(photo_of(grey, K, cam_from_world, shown));
           },
-          nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
-          nb::arg().noconvert() = nb::none());
+          nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert() = nb::none());
   m.def(
       "match_planes",
       [](const PhotoArrays& arrays, const std::vector<const PhotoArrays*>& others, int n_rounds, float spread,
@@ -64,6 +64,19 @@ void bind_stereo(nb::module_& m) {
                      costs.data());
       },
       nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().noconvert(), nb::arg().noconvert());
+  m.def(
+      "vote_planes",
+      [](const PhotoArrays& arrays, Array<const float, nb::ndim<2>> trust, int n_rounds, float apart,
+         Array<float, nb::shape<3, -1, -1>> planes) {
+        const StereoPhoto& photo = arrays.photo;
+        const size_t height = static_cast<size_t>(photo.height), width = static_cast<size_t>(photo.width);
+        if (planes.shape(1) != height || planes.shape(2) != width || trust.shape(0) != height ||
+            trust.shape(1) != width)
+          throw nb::value_error("trust, planes: expected the size of the photo");
+        nb::gil_scoped_release release;
+        vote_planes(photo, trust.data(), {n_rounds, apart}, planes.data());
+      },
+      nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg().noconvert());
 }
 
 }  // namespace scene3d

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 
+#include "cpu/plane_votes.h"
 #include "cpu/raster_call.h"
 #include "cpu/stereo.h"
 #include "cpu/surfels.h"
@@ -30,6 +31,7 @@ struct SurfelTable {
 struct SurfaceKernels {
   void (*opacity_tile)(const OpacityTile& tile);
   void (*stereo_row)(const StereoCall& call, int y);
+  void (*vote_row)(const VoteCall& call, int y);
   SurfelTable<float> f32;
   SurfelTable<double> f64;  // of the scalar level only
 };

@@ -1,5 +1,6 @@
 // The surface kernels of one instruction set and their table. Included once by each surface_kernels_<level>.cpp.
 #include "cpu/opacity_tiles.inl"
+#include "cpu/plane_votes.inl"
 #include "cpu/stereo_rows.inl"
 #include "cpu/surfel_tiles.inl"
 
@@ -15,7 +16,7 @@ const SurfaceKernels& S3D_JOIN(S3D_NS, _surface_kernels)() {
 #else
   static constexpr SurfelTable<double> f64 = {};
 #endif
-  static constexpr SurfaceKernels table = {S3D_NS::opacity_tile, S3D_NS::stereo_row, f32, f64};
+  static constexpr SurfaceKernels table = {S3D_NS::opacity_tile, S3D_NS::stereo_row, S3D_NS::vote_row, f32, f64};
   return table;
 }
 

@@ -20,8 +20,8 @@ try:
 except ImportError:
     _cpu = None  # type: ignore[assignment]
 
-# Of a voxel: distance and weight. The extraction needs about as much again.
-BYTES_PER_VOXEL = 2 * 4 * 2
+# Of a voxel: distance and two weights. The extraction needs about as much as the first two again.
+BYTES_PER_VOXEL = (3 + 2) * 4
 # The lattice is moved by this share of a voxel: planes of round coordinates would otherwise run exactly through its
 # points, where the sign is that of rounding.
 LATTICE_SHIFT = 0.37
@@ -58,7 +58,7 @@ class FusionSettings:
     Attributes:
         voxel_size: Distance of lattice points, scene units.
         truncation_voxels: Distances are kept up to this many voxels, at most 4.
-        min_weight: Points seen with less weight in all are unknown.
+        min_weight: Points seen with less weight in all are unknown; points inside, near which looks of less weight end.
         max_bytes: Memory to take at most.
     """
 
@@ -94,16 +94,18 @@ def fuse(images: Sequence[DepthImage], cameras: Cameras, settings: FusionSetting
     origin = torch.full((3,), LATTICE_SHIFT * settings.voxel_size, dtype=torch.float64)
     blocks = blocks_near(images, cameras, origin, settings)
     distance = torch.zeros(len(blocks), VOXELS)
-    weight = torch.zeros(len(blocks), VOXELS)
+    weight, near = torch.zeros(len(blocks), VOXELS), torch.zeros(len(blocks), VOXELS)
     truncation = settings.truncation_voxels * settings.voxel_size
     for i, image in enumerate(images):
         known = image.is_known()
         depth, trust = (torch.where(known, value, 0.0).contiguous() for value in (image.depth, image.weight))
         viewmat, K = (value[i].double().contiguous() for value in (cameras.viewmats, cameras.Ks))
         _cpu.integrate_depth(
-            blocks, origin, settings.voxel_size, truncation, viewmat, K, depth, trust, distance, weight
+            blocks, origin, settings.voxel_size, truncation, viewmat, K, depth, trust, distance, weight, near
         )
-    distance[weight < settings.min_weight] = torch.nan
+    # Thin sheets would swell backwards else, as far as distances are kept, where no view looks past them.
+    is_known = torch.where(distance < 0, near, weight) >= settings.min_weight
+    distance[~is_known] = torch.nan
     return BlockGrid(blocks, distance.reshape(-1, SIDE, SIDE, SIDE), origin, settings.voxel_size)
 
 

@@ -1,7 +1,9 @@
 """Photo depth: depth of a scene, bettered where photos show the same from elsewhere on planes near it.
 
-Fits leave surfaces where the colours of all views suit best, half a pixel off and more where light is mirrored. Patches
-of photos know better, where there is something to be seen on them; edges and thin parts are left to the scene.
+Fits leave surfaces where the colours of all views suit best: up to a pixel behind what bulges, for splats reach beyond
+silhouettes, and more where light is mirrored. Patches of photos know better, where there is something to be seen on
+them; planes that others confirm are made even by votes of those around, and what lies between them moves along. Edges
+and thin parts are left to the scene.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from scene3d.ops.triangles import near_edges
 from scene3d.render.planes import depth_normals
 
 SEARCH = Search(4, 0.01, 0.3)
+# Rounds in which planes that others confirm are made even, how far apart those of one surface pass, share of the depth,
+# and the weight of planes that are not confirmed.
+N_VOTES, APART, UNSURE = 4, 0.003, 0.05
 # Depths that photos give are believed where two others agree to within this share of the depth.
 TOLERANCE = 0.003
 MIN_AGREE = 2
@@ -31,6 +36,9 @@ MAX_COST = 0.8
 OWN_WEIGHT, EDGE_WEIGHT = 0.1, 0.5
 # Own depths farther behind a place that photos of others show, share of the depth, are those of mirror images.
 HIDDEN = 0.02
+# Own depths are moved by less than this share of themselves. What is known in a square of pixels counts 1 / LITTLE
+# times as much for it as what is known around, by the share of pixels.
+MOST_MOVED, LITTLE = 0.03, 0.05
 # Of the looks that a surface needs, as many are enough: what few views show must not be lost.
 LEAST_SHARE = 0.1
 
@@ -49,35 +57,78 @@ def better_depths(
         ValueError: a photo has another size than its view.
     """
     cameras = views.cameras
+    _check_sizes(photos, cameras)
+    starts = [torch.where(image.is_known(), image.depth, 0.0) for image in views.depths]
+    partners = partner_views(cameras, torch.stack([_typical(depth) for depth in starts]))
+    shown = [_shown(photo) for photo in photos]
+    grey = GreyPhotos((_colors(photo) for photo in photos), cameras, shown)
+    planes = []
+    for i, depth in enumerate(starts):
+        camera = cameras.select([i])
+        better, cost = grey.match(i, partners[i], planes_of(depth, depth_normals(depth, camera)[0], camera), SEARCH)
+        speaks, where = (depth > 0) & (cost < MAX_COST), shown[i]
+        planes.append(torch.where(speaks if where is None else speaks & where, better, 0.0))
+        on_view()
+    trusts = [torch.where(depth > 0, 1.0, UNSURE) for depth in _agreed(planes, cameras, partners)]
+    even = [grey.vote(i, planes[i], trust, N_VOTES, APART) for i, trust in enumerate(trusts)]
+    agreed = _agreed(even, cameras, partners)
+    fronts = (nearest_places(agreed, cameras, i, partners[i]) for i in range(len(cameras)))
+    both = enumerate(zip(views.depths, agreed, fronts, strict=True))
+    return tuple(_bettered(*depths, cameras.select([i])) for i, depths in both)
+
+
+def _bettered(own: DepthImage, agreed: Tensor, front: Tensor, camera: Cameras) -> DepthImage:
+    """What photos confirm, else the own depth, moved as they say of places around; near edges the own."""
+    edge = near_edges(without_specks(own.depth))
+    sure = torch.where(edge, 0.0, agreed)
+    seen = depth_image(sure, (~edge).float(), camera, ViewSettings())
+    hidden = (front > 0) & (front < (1 - HIDDEN) * own.depth)
+    weight = own.weight * torch.where(edge, EDGE_WEIGHT, torch.where(hidden, 0.0, OWN_WEIGHT))
+    depth = torch.where(edge, own.depth, moved_along(own.depth, sure))
+    better = seen.is_known()
+    return DepthImage(torch.where(better, seen.depth, depth), torch.where(better, seen.weight, weight))
+
+
+def _check_sizes(photos: Sequence[Photo], cameras: Cameras) -> None:
     for i, photo in enumerate(photos):
         height, width = photo.rgb.shape[:2]
         if (height, width) != (cameras.height(i), cameras.width(i)):
             size = f"{cameras.width(i)}x{cameras.height(i)}"
             raise ValueError(f"photos: expected {size} pixels as of view {i}, got {width}x{height}")
-    starts = [torch.where(image.is_known(), image.depth, 0.0) for image in views.depths]
-    partners = partner_views(cameras, torch.stack([_typical(depth) for depth in starts]))
-    shown = [_shown(photo) for photo in photos]
-    grey = GreyPhotos((_colors(photo) for photo in photos), cameras, shown)
-    found = []
-    for i, depth in enumerate(starts):
-        camera = cameras.select([i])
-        planes = planes_of(depth, depth_normals(depth, camera)[0], camera)
-        better, cost = grey.match(i, partners[i], planes, SEARCH)
-        known, where = (depth > 0) & (cost < MAX_COST), shown[i]
-        known = known if where is None else known & where
-        found.append(torch.where(known, depth_of(better), 0.0).contiguous())
-        on_view()
-    agreed = [_agreed(found, cameras, i, partners[i]) for i in range(len(cameras))]
+
+
+def _agreed(planes: Sequence[Tensor], cameras: Cameras, partners: Sequence[list[int]]) -> list[Tensor]:
+    """Depths of all views that others confirm, 0 elsewhere. Each [H, W]"""
+    depths = [depth_of(p).contiguous() for p in planes]
     result = []
-    for i, own in enumerate(views.depths):
-        edge = near_edges(without_specks(own.depth))
-        seen = depth_image(torch.where(edge, 0.0, agreed[i]), (~edge).float(), cameras.select([i]), ViewSettings())
-        front = nearest_places(agreed, cameras, i, partners[i])
-        hidden = (front > 0) & (front < (1 - HIDDEN) * own.depth)
-        weight = own.weight * torch.where(edge, EDGE_WEIGHT, torch.where(hidden, 0.0, OWN_WEIGHT))
-        better = seen.is_known()
-        result.append(DepthImage(torch.where(better, seen.depth, own.depth), torch.where(better, seen.weight, weight)))
-    return tuple(result)
+    for i, depth in enumerate(depths):
+        agree, against = ask_views(depths, cameras, i, partners[i], TOLERANCE)
+        confirmed = (agree >= min(MIN_AGREE, max(len(partners[i]), 1))) & (agree > against)
+        result.append(torch.where(confirmed, depth, 0.0))
+    return result
+
+
+def moved_along(depth: Tensor, sure: Tensor) -> Tensor:
+    """A depth image, moved as the sure depths around say: by the same share of the depth, the nearest count most.
+
+    Args:
+        depth: 0 = unknown. [H, W]
+        sure: 0 = unknown. [H, W]
+
+    Returns:
+        `depth` farther than MOST_MOVED from all sure ones is left alone. [H, W]
+    """
+    share = torch.where((depth > 0) & (sure > 0), sure / depth.clamp_min(1e-9) - 1, MOST_MOVED)
+    near = (share.abs() < MOST_MOVED).float()
+    sums, counts = [(share * near)[None, None]], [near[None, None]]
+    while min(sums[-1].shape[2:]) > 1:
+        for pyramid in (sums, counts):
+            pyramid.append(torch.nn.functional.avg_pool2d(pyramid[-1], 2, ceil_mode=True))
+    moved = torch.zeros_like(sums[-1])
+    for total, count in zip(reversed(sums), reversed(counts), strict=True):
+        wider = torch.nn.functional.interpolate(moved, total.shape[2:], mode="bilinear", align_corners=False)
+        moved = (total + LITTLE * wider) / (count + LITTLE)
+    return depth * (1 + moved[0, 0])
 
 
 def _colors(photo: Photo) -> Tensor:  # [H, W, 3], 0 to 1, on black
@@ -89,12 +140,6 @@ def _shown(photo: Photo) -> Tensor | None:
     """Where a photo shows the scene, None = everywhere. [H, W] bool"""
     parts = [value > 127 for value in (photo.alpha, photo.mask) if value is not None]
     return torch.stack(parts).all(dim=0) if parts else None
-
-
-def _agreed(found: list[Tensor], cameras: Cameras, i: int, partners: list[int]) -> Tensor:
-    """Depths of view i that others confirm, 0 elsewhere. [H, W]"""
-    agree, against = ask_views(found, cameras, i, partners, TOLERANCE)
-    return torch.where((agree >= min(MIN_AGREE, max(len(partners), 1))) & (agree > against), found[i], 0.0)
 
 
 def nearest_places(depths: Sequence[Tensor], cameras: Cameras, i: int, others: Sequence[int]) -> Tensor:

@@ -81,6 +81,20 @@ class GreyPhotos:
         _cpu.match_planes(self._native[i], others, search.n_rounds, search.spread, search.tilt, 64 * i, planes, costs)
         return planes, costs
 
+    def vote(self, i: int, planes: Tensor, trust: Tensor, n_rounds: int, apart: float) -> Tensor:
+        """Planes of photo i made even: means of where those around pass, where they belong to one surface.
+
+        Args:
+            i: Which photo.
+            planes: [3, H, W]
+            trust: Weight of each plane. [H, W]
+            n_rounds: The first one is of slopes alone.
+            apart: Planes that pass each other farther away belong to two surfaces: share of the depth.
+        """
+        planes = planes.to(torch.float32, copy=True).contiguous()
+        _cpu.vote_planes(self._native[i], trust.float().contiguous(), n_rounds, apart, planes)
+        return planes
+
 
 def less_white(colors: Tensor) -> Tensor:
     """Brightness, 0 to 1, with half of what is white in it left out: what surfaces mirror is whiter than they are.
