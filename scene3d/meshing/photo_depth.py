@@ -33,7 +33,7 @@ MIN_AGREE = 2
 # Patches less alike than this show nothing: 1 is what chance gives.
 MAX_COST = 0.8
 # Weight of the scene's own depth where photos say nothing, and near edges, where patches show two surfaces.
-OWN_WEIGHT, EDGE_WEIGHT = 0.1, 0.5
+OWN_WEIGHT, EDGE_WEIGHT = 0.2, 0.5
 # Own depths farther behind a place that photos of others show, share of the depth, are those of mirror images.
 HIDDEN = 0.02
 # Own depths are moved by less than this share of themselves. What is known in a square of pixels counts 1 / LITTLE
@@ -83,6 +83,8 @@ def _bettered(own: DepthImage, agreed: Tensor, front: Tensor, camera: Cameras) -
     sure = torch.where(edge, 0.0, agreed)
     seen = depth_image(sure, (~edge).float(), camera, ViewSettings())
     hidden = (front > 0) & (front < (1 - HIDDEN) * own.depth)
+    # Lines and dots of what is hidden are where silhouettes in other views are a pixel off.
+    hidden = _dilated((~hidden).float()[None, None])[0, 0] == 0
     weight = own.weight * torch.where(edge, EDGE_WEIGHT, torch.where(hidden, 0.0, OWN_WEIGHT))
     depth = torch.where(edge, own.depth, moved_along(own.depth, sure))
     better = seen.is_known()
