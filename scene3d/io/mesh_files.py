@@ -1,7 +1,7 @@
 """Mesh files: read through trimesh, written as PLY (trimesh), OBJ, GLB, USDZ. Frame and scale of the scene are kept.
 
 GLB and USD viewers take y as up: a mesh whose scene has another up carries a node that turns it, and its vertices stay
-as they are.
+as they are. PLY and OBJ say it in a comment.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from scene3d.io.binary import TRUNCATED, load_bytes
 from scene3d.io.glb import UPRIGHT_NODE, glb_bytes, jpeg_bytes
 from scene3d.io.gltf_buffers import open_gltf
 from scene3d.io.json_fields import JsonObject
+from scene3d.io.mesh_up import axis_comment
 from scene3d.io.usdz import usdz_bytes
 from scene3d.io.zip_files import check_plain_name
 
@@ -79,7 +80,7 @@ def write_mesh(mesh: Mesh, path: Path, up: Up = None, double_sided: bool = True)
     Args:
         mesh: What to write.
         path: .glb, .ply, .obj (with .mtl and texture beside it) or .usdz.
-        up: World direction that is up: a .glb and a .usdz stand upright in viewers.
+        up: World direction that is up: a .glb and a .usdz stand upright in viewers, a .ply and an .obj note it.
         double_sided: Whether viewers are to show the backs of faces; .obj and .ply cannot say it.
 
     Raises:
@@ -127,6 +128,9 @@ def _write_ply(mesh: Mesh, path: Path, up: Up, double_sided: bool) -> None:
     if mesh.colors is not None:
         shape.visual = trimesh.visual.ColorVisuals(shape, vertex_colors=_rgba(mesh.colors))
     data: Any = shape.export(file_type="ply", vertex_normal=mesh.normals is not None)
+    if up is not None:
+        head, form, rest = data.split(b"\n", 2)
+        data = b"\n".join([head, form, axis_comment(".ply", up).encode(), rest])
     write_bytes(path, data)
 
 
@@ -138,7 +142,7 @@ def _write_obj(mesh: Mesh, path: Path, up: Up, double_sided: bool) -> None:
     if mesh.normals is not None:
         lines += [f"vn {x:.5g} {y:.5g} {z:.5g}" for x, y, z in mesh.normals.tolist()]
     has_texture = mesh.uvs is not None and mesh.texture is not None
-    head = ["# scene3d"]
+    head = ["# scene3d"] if up is None else ["# scene3d", axis_comment(".obj", up)]
     if has_texture:
         assert mesh.uvs is not None
         lines += [f"vt {u:.7g} {v:.7g}" for u, v in mesh.uvs.tolist()]

@@ -1,8 +1,10 @@
-"""Facts about a scene as a JSON object, for formats with room for one."""
+"""Facts about a scene as a JSON object, for formats with room for one, and as text."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from scene3d.core.scene import SceneInfo
 from scene3d.io.json_fields import JsonObject
@@ -24,3 +26,15 @@ def info_from_facts(facts: JsonObject, made_by: str) -> SceneInfo:
     notes = tuple(note for note in facts.items("notes") if isinstance(note, str))
     is_antialiased = facts.data.get("antialiased") is True
     return SceneInfo(is_antialiased, (up[0], up[1], up[2]) if up else None, facts.text("source"), made_by, notes)
+
+
+def parse_axis(text: str) -> tuple[float, float, float] | None:
+    """The direction that a comment names; None where it says nothing."""
+    # A bare "y" is what Brush always writes, whatever the scene: it says nothing.
+    if text in ("x", "z"):
+        return (1.0, 0.0, 0.0) if text == "x" else (0.0, 0.0, 1.0)
+    try:
+        x, y, z = (float(word) for word in text.split())
+    except ValueError:
+        return None
+    return (x, y, z) if all(np.isfinite((x, y, z))) and (x, y, z) != (0.0, 0.0, 0.0) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from scene3d.core.errors import FormatError
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.camera_path import find_cameras, read_cameras
 from scene3d.io.mesh_files import read_mesh
+from scene3d.io.mesh_up import mesh_up
 from scene3d.io.registry import is_scene_file, read_scene, scene_size, write_scene
 from scene3d.io.s3d_container import write_container
 from scene3d.recon.students import STEPS, Converted, StudentKind, StudentSettings, convert_scene
@@ -48,6 +50,9 @@ class KindOptions:
     """Nodes of the last grid of a field, as a cube of this side."""
     target_mb: float | None = None
     """Of a field: megabytes (1e6 bytes) of the file to stay below, at the best quality that allows."""
+    up: tuple[float, float, float] | None = None
+    """World direction that is up: views from all around are level by it, and the new scene remembers it. Default: what
+    the scene or mesh file says; of meshes that say nothing +y of .obj, +z of .ply, .stl and .off."""
     seed: int = 0
     """Of every random number."""
 
@@ -85,6 +90,7 @@ def run(source: Path, scene: Scene | None, out: Path, kind: StudentKind, options
         options: How.
     """
     _check(scene, kind, options)
+    options = replace(options, up=_up(source, scene, options))
     teacher = teacher_of_mesh(read_mesh(source)) if scene is None else teacher_of_scene(scene)
     cameras = _views(source, scene, teacher, options)
     n = options.views
@@ -92,7 +98,7 @@ def run(source: Path, scene: Scene | None, out: Path, kind: StudentKind, options
     steps = STEPS[kind] if options.steps is None else options.steps
     settings = StudentSettings(kind, steps, options.splats, options.voxels**3, seed=options.seed)
     made = convert_scene(teacher, learned, held_out, settings)
-    info = SceneInfo(source=str(source), made_by=f"scene3d {__version__}", up=None if scene is None else scene.info.up)
+    info = SceneInfo(source=str(source), made_by=f"scene3d {__version__}", up=options.up)
     remarks = _write(replace(made.scene, info=info), out, options, held_out)
     print("\n".join([*_report(teacher, made), *remarks, f"{size_text(scene_size(out))} -> {out}"]))
 
@@ -107,8 +113,21 @@ def _check(scene: Scene | None, kind: StudentKind, options: KindOptions) -> None
         value = getattr(options, name)
         if not least <= value <= most:
             raise ValueError(f"{name}: expected {least} to {most}, got {value}")
+    if options.up is not None and not 0 < math.hypot(*options.up) < math.inf:
+        raise ValueError(f"up: expected a direction, got {options.up}")
     if options.steps is not None and options.steps < 1:
         raise ValueError(f"steps: expected at least 1, got {options.steps}")
+
+
+def _up(source: Path, scene: Scene | None, options: KindOptions) -> tuple[float, float, float] | None:
+    """What is asked for, or said by the file, or usual."""
+    if options.up is not None or scene is not None:
+        return options.up or (None if scene is None else scene.info.up)
+    found = mesh_up(source)
+    if not found.is_said:
+        axis = " ".join(f"{value:g}" for value in found.direction)
+        logger.warning("%s", f"{source} does not say which way is up: {axis} is usual. Else give --learn.up X Y Z")
+    return found.direction
 
 
 def _views(source: Path, scene: Scene | None, teacher: Teacher, options: KindOptions) -> Cameras:
@@ -124,7 +143,7 @@ def _views(source: Path, scene: Scene | None, teacher: Teacher, options: KindOpt
         splats = scene.splats()
         return smaller(synthesize_views(splats.select(splats.is_finite()), n, settings, options.seed), side)
     logger.info("%s", f"no cameras given: {n} views from all around")
-    return views_around(from_points(teacher.points, None if scene is None else scene.info.up), n, side, options.seed)
+    return views_around(from_points(teacher.points, options.up), n, side, options.seed)
 
 
 def _write(student: Scene, out: Path, options: KindOptions, views: Cameras) -> list[str]:
