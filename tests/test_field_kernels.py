@@ -9,7 +9,8 @@ import torch
 from field_scenes import random_field, random_rays
 from tiny_capture import tiny_cameras
 
-from scene3d.core.fields import Field, decoder_of
+from scene3d.core.fields import HARMONIC_FEATURES, Field, decoder_of
+from scene3d.ops import sh
 from scene3d.ops.factor_grid import density_feature, node_coordinates
 from scene3d.ops.rays import camera_rays, tiled_pixels
 from scene3d.render import field_cpu, field_reference
@@ -78,8 +79,29 @@ def test_gradients_of_factors_are_those_of_torch(kind):
         torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-10)
 
 
-def test_decoder_gives_what_torch_gives_and_passes_gradcheck():
-    field = random_field("vm")
+def colored(field: Field, coloring: str) -> Field:
+    """The field with a decoder of this kind."""
+    if coloring == "network":
+        return field
+    basis = torch.randn(
+        field.n_features, HARMONIC_FEATURES, generator=torch.Generator().manual_seed(4), dtype=torch.float64
+    )
+    return replace(field, decoder=decoder_of([0.2 * basis]))
+
+
+def test_harmonics_give_the_colors_of_gaussians():
+    coefficients, directions = torch.randn(1, 16, 3, dtype=torch.float64), random_rays(5)[1]
+    decoder = decoder_of([torch.eye(HARMONIC_FEATURES, dtype=torch.float64)])
+    features = coefficients.transpose(1, 2).reshape(1, -1).expand(5, -1).contiguous()
+    got = field_cpu.decode(decoder, 0.3 * features, torch.full((5,), 0.3, dtype=torch.float64), directions)
+    divisors = torch.tensor([1.0, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4])[:, None]
+    want = (sh.basis(directions, 3)[:, :, None] * coefficients / divisors).sum(dim=1) + 0.5
+    torch.testing.assert_close(got, 0.3 * want)
+
+
+@pytest.mark.parametrize("coloring", ["network", "harmonics"])
+def test_decoder_gives_what_torch_gives_and_passes_gradcheck(coloring: str):
+    field = colored(random_field("vm"), coloring)
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(70, field.n_features, generator=generator, dtype=torch.float64)
     opacity = torch.rand(70, generator=generator, dtype=torch.float64)
@@ -96,8 +118,9 @@ def test_decoder_gives_what_torch_gives_and_passes_gradcheck():
     assert torch.autograd.gradcheck(colors, [v.requires_grad_() for v in inputs], fast_mode=True)
 
 
-def test_decoder_in_float32_is_near_float64():
-    field = random_field("vm")
+@pytest.mark.parametrize("coloring", ["network", "harmonics"])
+def test_decoder_in_float32_is_near_float64(coloring: str):
+    field = colored(random_field("vm"), coloring)
     features = torch.randn(100, field.n_features, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 3
     opacity, directions = torch.full((100,), 0.7, dtype=torch.float64), random_rays(100)[1]
     want = field_cpu.decode(field.decoder, features, opacity, directions)

@@ -12,7 +12,7 @@ from small_scenes import views_around
 
 from scene3d.compress.field_order import order_ranks
 from scene3d.core.errors import FormatError
-from scene3d.core.fields import Field
+from scene3d.core.fields import HARMONIC_FEATURES, Field, decoder_of
 from scene3d.core.scene import Scene
 from scene3d.io.field_heads import head_of, shifted, with_head
 from scene3d.io.field_steps import Steps, decode_steps, encode_steps, group_of
@@ -106,3 +106,15 @@ def test_damaged_heads_are_refused():
             decode_steps(replace(whole, chunks=cut, meta={**whole.meta, **change}), PATH)
     with pytest.raises(FormatError, match="4 bytes of 'heads' do not hold"):
         decode_steps(replace(whole, chunks={**cut, "heads": b"1234"}), PATH)
+
+
+def test_heads_of_harmonics_have_no_offset_and_bring_few_ranks_nearer_to_all():
+    field = field_of("vm")
+    basis = torch.randn(field.n_features, HARMONIC_FEATURES, generator=torch.Generator().manual_seed(2))
+    field = replace(field, decoder=decoder_of([0.1 * basis]))
+    found = order_ranks(field, VIEWS)
+    assert torch.allclose(render_field(found.field, VIEWS).rgb, render_field(field, VIEWS).rgb, atol=1e-4)
+    head = found.heads[-1]
+    assert not head.offset.any()
+    plain = head_of(head.n_ranks, torch.zeros(HARMONIC_FEATURES + 1, HARMONIC_FEATURES))
+    assert error(with_head(found.field, head), field) < error(with_head(found.field, plain), field)

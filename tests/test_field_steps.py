@@ -15,6 +15,7 @@ from tiny_capture import tiny_cameras
 from scene3d.compress.field_pack import pack_field
 from scene3d.compress.goal import Goal
 from scene3d.core.errors import FormatError
+from scene3d.core.fields import HARMONIC_FEATURES, decoder_of
 from scene3d.core.scene import Scene
 from scene3d.io.field_codec import decode_field, encode_field
 from scene3d.io.field_places import used_nodes
@@ -162,6 +163,32 @@ def test_damaged_leaves_are_refused(tmp_path: Path):
     ):
         with pytest.raises(FormatError, match=words):
             decode_field(replace(container, meta={**container.meta, "levels": rows}), tmp_path / "b.s3d")
+
+
+def harmonic_scene() -> Scene:
+    """A field whose features are harmonics."""
+    field = scene_of().field()
+    basis = torch.randn(field.n_features, HARMONIC_FEATURES, generator=torch.Generator().manual_seed(2))
+    return Scene(replace(field, decoder=decoder_of([0.1 * basis])))
+
+
+def test_a_decoder_of_harmonics_is_written_and_read():
+    scene = harmonic_scene()
+    basis = scene.field().decoder.basis
+    assert torch.equal(decode_field(encode_field(scene), Path()).decoder.basis, basis)
+    # Ranks come in another order.
+    back = decode_steps(encode_steps(scene, FINE), Path()).decoder
+    assert back.is_harmonic
+    torch.testing.assert_close(back.basis.norm(dim=1).sort().values, basis.norm(dim=1).sort().values, rtol=1e-2, atol=0)
+
+
+def test_a_decoder_without_layers_has_as_many_features_as_harmonics(tmp_path: Path):
+    container = encode_field(harmonic_scene())
+    broken = replace(container, meta={**container.meta, "features": 32})
+    with pytest.raises(FormatError, match="expected 48 features of a decoder without layers, got 32"):
+        decode_field(broken, tmp_path / "a.s3d")
+    with pytest.raises(ValueError, match="decoder: without layers expected 48 features and no biases, got 32 and 0"):
+        decoder_of([torch.zeros(16, 32)])
 
 
 def test_damaged_rounded_fields_are_refused(tmp_path: Path):

@@ -89,7 +89,9 @@ def cameras_of(teacher, n=N_VIEWS):
 
 def converted(teacher, kind, **more):
     cameras = cameras_of(teacher, N_VIEWS + 3)
-    settings = replace(StudentSettings(kind, 40, n_splats=1500, last_voxels=24**3, ranks=(16, 16)), **more)
+    settings = replace(
+        StudentSettings(kind, 40 if kind == "splats" else 100, n_splats=1500, last_voxels=24**3, ranks=(16, 16)), **more
+    )
     return convert_scene(teacher, cameras.select(range(N_VIEWS)), cameras.select(range(N_VIEWS, N_VIEWS + 3)), settings)
 
 
@@ -241,3 +243,41 @@ def test_points_that_no_view_shows_keep_their_color():
     splats = first_splats(renders.surfaces, 50, 0)
     inside = replace(splats, means=0.1 * splats.means)
     torch.testing.assert_close(with_view_colors(inside, renders.capture).sh0, splats.sh0)
+
+
+def test_nodes_of_a_student_are_a_pixel_apart():
+    teacher = teacher_of_mesh(ball_mesh())
+    cameras = cameras_of(teacher)
+    pixel = render_capture(teacher, cameras, cameras.select([0])).pixel
+    size = teacher.box[1] - teacher.box[0]
+    # Of a ball around 0, at the median: from there to its middle.
+    distance = float(cameras.centers().norm(dim=1).median()) - 0.6
+    assert distance < pixel * float(cameras.Ks[0, 0, 0]) < distance + 0.6
+    n_nodes = students._voxels(teacher, float(size[0]) / 100)
+    assert n_nodes == pytest.approx(1e6, rel=1e-3)
+    assert students._voxels(teacher, 1.0) == students.MIN_VOXELS
+    assert students._voxels(teacher, 1e-6) == students.MAX_VOXELS
+
+
+def test_rays_far_from_matter_are_left_out():
+    teacher = teacher_of_mesh(ball_mesh())
+    cameras = cameras_of(teacher)
+    capture = render_capture(teacher, cameras, cameras.select([0])).capture
+    near = students._near_matter(capture)
+    for view in capture.train:
+        photo = near.load(view)
+        assert photo.alpha is not None
+        assert photo.mask is not None
+        assert bool((photo.mask[photo.alpha > 0] == 255).all())
+    assert any(bool((near.load(view).mask == 0).any()) for view in capture.train)
+    assert near.load(capture.test[0]).mask is None
+
+
+def test_many_views_teach_harmonics_and_few_a_network():
+    teacher = teacher_of_mesh(ball_mesh())
+    cameras = cameras_of(teacher, 75)
+    settings = StudentSettings("vm", 40, last_voxels=24**3, ranks=(16, 16))
+    for n in (72, 24):
+        made = convert_scene(teacher, cameras.select(range(n)), cameras.select(range(72, 75)), settings)
+        assert made.scene.field().decoder.is_harmonic == (n == 72)
+        assert made.fidelity_db > 16

@@ -129,7 +129,8 @@ constexpr int kDirectionTerms = 16;  // spherical harmonics of degree 3
 constexpr int kDecoderLayers = 4;    // basis, hidden, hidden, colour
 
 // Colour of a pixel from its features: basis, then a network of the features, their sines and cosines at frequencies 1
-// and 2, and the direction. colour = opacity sigmoid(network(features / opacity, direction))
+// and 2, and the direction. colour = opacity sigmoid(network(features / opacity, direction)). Without layers after the
+// basis, its features are 16 harmonics of each channel: colour = opacity (0.5 + features . harmonics of the direction)
 template <class T>
 struct DecoderCall {
   Dense<T> layers[kDecoderLayers];
@@ -142,6 +143,7 @@ struct DecoderCall {
   T* v_features;      // [n_rows, n_features]
   T* v_opacity;       // [n_rows]
   int n_features;
+  bool is_harmonic;
 };
 
 // Where one task of the way back puts gradients of the network: [n_in, n_out] and [n_out] of each layer.

@@ -36,8 +36,10 @@ void pack(NativeDecoder<T>& self, int l, const T* w, const T* bias) {
 // weights: [n_in, n_out] of each layer; biases of all but the first.
 template <class T>
 void set_layers(NativeDecoder<T>& self, const std::vector<Values<const T>>& w, const std::vector<Values<const T>>& b) {
-  expect(w.size() == kDecoderLayers && b.size() == kDecoderLayers - 1, "decoder: wrong number of layers");
-  for (int l = 0; l < kDecoderLayers; l++) {
+  const bool has_network = w.size() == kDecoderLayers;
+  expect((has_network || w.size() == 1) && b.size() + 1 == w.size(), "decoder: wrong number of layers");
+  self.n_layers = static_cast<int>(w.size());
+  for (int l = 0; l < self.n_layers; l++) {
     expect(w[l].ndim() == 2, "decoder: expected matrices");
     self.n_in[l] = static_cast<int>(w[l].shape(0)), self.n_out[l] = static_cast<int>(w[l].shape(1));
     const bool is_last = l == kDecoderLayers - 1;
@@ -46,6 +48,8 @@ void set_layers(NativeDecoder<T>& self, const std::vector<Values<const T>>& w, c
     expect(l == 0 || b[l - 1].size() == static_cast<size_t>(self.n_out[l]), "decoder: a bias has the wrong size");
     pack(self, l, w[l].data(), l == 0 ? nullptr : b[l - 1].data());
   }
+  expect(has_network || self.n_out[0] == 3 * kDirectionTerms, "decoder: expected 16 harmonics of each channel");
+  if (!has_network) return;
   expect(self.n_in[1] == 5 * self.n_out[0] + kDirectionTerms && self.n_in[2] == self.n_out[1] &&
              self.n_in[3] == self.n_out[2],
          "decoder: the layers do not follow from each other");
@@ -61,13 +65,13 @@ size_t offset(const NativeDecoder<T>& d, int layer, bool of_bias) {
 
 template <class T>
 size_t grad_size(const NativeDecoder<T>& d) {
-  return offset(d, kDecoderLayers, false);
+  return offset(d, d.n_layers, false);
 }
 
 template <class T>
 DecoderGrads<T> grads_in(const NativeDecoder<T>& d, T* memory) {
-  DecoderGrads<T> g;
-  for (int l = 0; l < kDecoderLayers; l++)
+  DecoderGrads<T> g = {};
+  for (int l = 0; l < d.n_layers; l++)
     g.weights[l] = memory + offset(d, l, false), g.biases[l] = l == 0 ? nullptr : memory + offset(d, l, true);
   return g;
 }
@@ -128,8 +132,9 @@ void call_decode_backward(const NativeDecoder<T>& decoder, const Matrix2<const T
   expect(static_cast<int64_t>(v_colors.size()) == 3 * n && v_features.size() == features.size() &&
              static_cast<int64_t>(v_opacity.size()) == n,
          "gradients: wrong size");
-  expect(v_weights.size() == kDecoderLayers && v_biases.size() == kDecoderLayers - 1, "gradients: wrong number");
-  for (int l = 0; l < kDecoderLayers; l++) {
+  expect(static_cast<int>(v_weights.size()) == decoder.n_layers && v_biases.size() + 1 == v_weights.size(),
+         "gradients: wrong number");
+  for (int l = 0; l < decoder.n_layers; l++) {
     const size_t n_in = static_cast<size_t>(decoder.n_in[l]), n_out = static_cast<size_t>(decoder.n_out[l]);
     expect(v_weights[l].size() == n_in * n_out && (l == 0 || v_biases[l - 1].size() == n_out), "gradients: wrong size");
   }
@@ -148,9 +153,9 @@ void call_decode_backward(const NativeDecoder<T>& decoder, const Matrix2<const T
   });
   T* const sum = partial + size * static_cast<size_t>(n_chunks);
   reduce(decoder, partial, n_chunks, sum);
-  for (int l = 0; l < kDecoderLayers; l++) {
+  for (int l = 0; l < decoder.n_layers; l++) {
     const int n_in = decoder.n_in[l], n_out = decoder.n_out[l], columns = decoder.padded(n_out);
-    const T *const w = sum + offset(decoder, l, false), *const b = sum + offset(decoder, l, true);
+    const T *const w = sum + offset(decoder, l, false), *const b = l == 0 ? nullptr : sum + offset(decoder, l, true);
     for (int i = 0; i < n_in; i++) std::copy(w + i * columns, w + i * columns + n_out, v_weights[l].data() + i * n_out);
     if (l > 0) std::copy(b, b + n_out, v_biases[l - 1].data());
   }
@@ -173,6 +178,7 @@ void bind_type(nb::module_& m, const char* suffix) {
 template <class T>
 size_t decoder_scratch(const DecoderCall<T>& call) {
   size_t columns = static_cast<size_t>(call.n_features) + kLanes;
+  if (call.is_harmonic) columns += static_cast<size_t>(call.layers[0].n_out);
   for (int l = 1; l < kDecoderLayers; l++) columns += static_cast<size_t>(call.layers[l].n_in);
   return 2 * columns * kDecoderRows;
 }

@@ -82,11 +82,12 @@ struct DecoderRows {
 
   DecoderRows(const DecoderCall<T>& call, T* scratch) {
     mean = scratch;
+    const int n_input = call.is_harmonic ? call.layers[0].n_out : call.layers[1].n_in;
     input = mean + static_cast<int64_t>(kDecoderRows) * call.n_features;
-    hidden0 = input + static_cast<int64_t>(kDecoderRows) * call.layers[1].n_in;
+    hidden0 = input + static_cast<int64_t>(kDecoderRows) * n_input;
     hidden1 = hidden0 + static_cast<int64_t>(kDecoderRows) * call.layers[1].n_out;
     output = hidden1 + static_cast<int64_t>(kDecoderRows) * call.layers[2].n_out;
-    n_input_columns = call.layers[1].n_in;
+    n_input_columns = n_input;
   }
 
   T* of_layer(int layer) const {
@@ -139,6 +140,37 @@ static void encode_backward(const DecoderCall<T>& call, const T* input, T* v_inp
   }
 }
 
+// Harmonics of degree l count 1 / (1 + l): steps of a fit change the colour of a place more than how it shines.
+template <class T>
+static void scaled_harmonics(const T* direction, T* harmonics) {
+  sh_basis(3, direction, harmonics);
+  for (int k = 1; k < kDirectionTerms; k++) harmonics[k] /= k < 4 ? T(2) : k < 9 ? T(3) : T(4);
+}
+
+// 0.5 + features . harmonics of the direction, of each channel.
+template <class T>
+static void sum_harmonics(const T* direction, const T* features, T* colors) {
+  T harmonics[kDirectionTerms];
+  scaled_harmonics(direction, harmonics);
+  for (int c = 0; c < 3; c++) colors[c] = T(0.5) + lane_sum(load(harmonics) * load(features + c * kDirectionTerms));
+}
+
+// The way back through the harmonics: gradients of their features, and of opacity but for what comes through the mean.
+template <class T>
+static void harmonics_backward(const DecoderCall<T>& call, int64_t row, const T* colors, T* v_features) {
+  using V = typename LanesOf<T>::type;
+  T harmonics[kDirectionTerms], v_opacity = 0;
+  scaled_harmonics(call.directions + 3 * row, harmonics);
+  const T opacity = call.opacity[row];
+  const bool has_color = opacity > T(kMinPixelOpacity);
+  for (int c = 0; c < 3; c++) {
+    const T v = has_color ? call.v_colors[3 * row + c] : T(0);
+    store(v_features + c * kDirectionTerms, V(opacity * v) * load(harmonics));
+    v_opacity += v * colors[c];
+  }
+  call.v_opacity[row] = v_opacity;
+}
+
 template <class T>
 static void forward_rows(const DecoderCall<T>& call, int64_t begin, int n, const DecoderRows<T>& rows) {
   using V = typename LanesOf<T>::type;
@@ -150,6 +182,11 @@ static void forward_rows(const DecoderCall<T>& call, int64_t begin, int n, const
   }
   const Dense<T>* const layers = call.layers;
   apply_layer(layers[0], rows.mean, call.n_features, rows.input, rows.n_input_columns, n);
+  if (call.is_harmonic) {
+    for (int i = 0; i < n; i++)
+      sum_harmonics(call.directions + 3 * (begin + i), rows.input + i * rows.n_input_columns, rows.output + i * kLanes);
+    return;
+  }
   for (int i = 0; i < n; i++) encode(call, begin + i, rows.input + i * rows.n_input_columns);
   apply_layer(layers[1], rows.input, rows.n_input_columns, rows.hidden0, layers[1].n_out, n);
   rectify(rows.hidden0, static_cast<int64_t>(n) * layers[1].n_out);
@@ -167,7 +204,7 @@ static void decode(const DecoderCall<T>& call, int64_t begin, int64_t end, T* sc
     for (int i = 0; i < n; i++) {
       const T opacity = call.opacity[from + i];
       for (int c = 0; c < 3; c++) {
-        const T color = sigmoid(rows.output[i * kLanes + c]);
+        const T color = call.is_harmonic ? rows.output[i * kLanes + c] : sigmoid(rows.output[i * kLanes + c]);
         call.colors[3 * (from + i) + c] = opacity > T(kMinPixelOpacity) ? opacity * color : T(0);
       }
     }
@@ -238,8 +275,13 @@ static void decode_backward(const DecoderCall<T>& call, int64_t begin, int64_t e
   for (int64_t from = begin; from < end; from += kDecoderRows) {
     const int n = static_cast<int>(end - from < kDecoderRows ? end - from : kDecoderRows);
     forward_rows(call, from, n, rows);
-    output_backward(call, from, n, rows.output, v_rows.output);
-    for (int l = kDecoderLayers - 1; l >= 0; l--) {
+    if (call.is_harmonic) {
+      for (int i = 0; i < n; i++)
+        harmonics_backward(call, from + i, rows.output + i * kLanes, v_rows.input + i * rows.n_input_columns);
+    } else {
+      output_backward(call, from, n, rows.output, v_rows.output);
+    }
+    for (int l = call.is_harmonic ? 0 : kDecoderLayers - 1; l >= 0; l--) {
       const int64_t in_row = l == 0 ? call.n_features : layers[l].n_in;
       const int64_t out_row = l == 0 ? rows.n_input_columns : layers[l].n_out;
       layer_backward(layers[l], rows.of_layer(l), in_row, v_rows.of_layer(l + 1), out_row, n, grads.weights[l],

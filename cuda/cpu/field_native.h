@@ -39,6 +39,7 @@ struct NativeField {
 // The layers with their columns padded, and transposed.
 template <class T>
 struct NativeDecoder {
+  int n_layers = 0;  // with the basis: all, or the basis alone
   int n_in[kDecoderLayers], n_out[kDecoderLayers];  // n_out as Python has it: 3 at the end
   Buffer<T> weights[kDecoderLayers], transposed[kDecoderLayers], biases[kDecoderLayers];
 
@@ -46,9 +47,9 @@ struct NativeDecoder {
 
   DecoderCall<T> call() const {
     DecoderCall<T> c = {};
-    for (int l = 0; l < kDecoderLayers; l++)
+    for (int l = 0; l < n_layers; l++)
       c.layers[l] = {weights[l].data(), transposed[l].data(), l == 0 ? nullptr : biases[l].data(), n_in[l], padded(n_out[l])};
-    c.n_features = n_in[0];
+    c.n_features = n_in[0], c.is_harmonic = n_layers == 1;
     return c;
   }
 };

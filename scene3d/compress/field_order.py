@@ -79,7 +79,7 @@ def order_ranks(field: Field, views: Cameras) -> OrderedField:
     decoder = decoder_of([field.decoder.basis[taken], *field.decoder.tensors()[1:]])
     group, heads = group_of(field.kind, rank), []
     for n in range(group, rank, group):
-        heads.append(_head(moments, order[:, :n].reshape(-1), n))
+        heads.append(_head(moments, order[:, :n].reshape(-1), n, has_offset=not decoder.is_harmonic))
     return OrderedField(replace(field, color=tuple(colors), decoder=decoder), tuple(heads))
 
 
@@ -100,8 +100,10 @@ def _moments(field: Field, views: Cameras) -> _Moments:
 def _order(moments: _Moments, field: Field) -> Tensor:
     """Ranks of each mode in order, numbered among all. [M, R]"""
     rank, n_modes = field.ranks[1], field.n_modes
-    # What the constant does not say: from here on, what no rank taken says.
-    gram, cross = _without(moments.gram, moments.to_features(), -1)
+    gram, cross = moments.gram, moments.to_features()
+    if not field.decoder.is_harmonic:
+        # What the constant does not say: from here on, what no rank taken says.
+        gram, cross = _without(gram, cross, -1)
     gram, cross = gram[:-1, :-1], cross[:-1]
     floor = RIDGE * float(gram.diagonal().mean()) + 1e-30
     taken: list[list[int]] = [[] for _ in range(n_modes)]
@@ -128,11 +130,11 @@ def _without(gram: Tensor, cross: Tensor, i: int, floor: float = 0.0) -> tuple[T
     return gram - column[:, None] * column / size, cross - column[:, None] * cross[i] / size
 
 
-def _head(moments: _Moments, ranks: Tensor, n_ranks: int) -> Head:
+def _head(moments: _Moments, ranks: Tensor, n_ranks: int, has_offset: bool) -> Head:
     """The best map from the features of some ranks to those of all."""
     part = torch.zeros(len(moments.gram), moments.basis.shape[1] + 1, dtype=torch.float64)
     part[ranks, :-1] = moments.basis[ranks]
-    part[-1, -1] = 1
+    part[-1, -1] = float(has_offset)
     gram = part.T @ moments.gram @ part
     ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
     found = torch.linalg.solve(gram + ridge, part.T @ moments.to_features()).float()

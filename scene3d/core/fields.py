@@ -39,8 +39,14 @@ from scene3d.core.warp import Warp
 FieldKind = Literal["vm", "cp", "trivec", "rbf", "hash", "mlp"]
 Shading = Literal["deferred", "sample"]
 SHADINGS: tuple[Shading, ...] = ("deferred", "sample")
+# What makes colours of features: layers of a network, or spherical harmonics of the direction.
+Coloring = Literal["network", "harmonics"]
 LANES = 16
 DIRECTION_TERMS = 16
+# Of a decoder without a network: harmonics of each channel.
+HARMONIC_FEATURES = 3 * DIRECTION_TERMS
+# Of degree l they are divided by 1 + l: steps of a fit change the colour of a place more than how it shines.
+HARMONIC_DIVISORS = (1, *[2] * 3, *[3] * 5, *[4] * 7)
 BASES = "bases"
 VM_FACTORS = ("xy", "xz", "yz", "z", "y", "x")
 TABLE = "table"
@@ -64,24 +70,30 @@ MAX_LEVELS = 2
 
 @dataclass(frozen=True)
 class Decoder:
-    """Colour from features and direction: basis, two hidden layers, sigmoid.
+    """Colour from features and direction: basis, two hidden layers, sigmoid; or harmonics.
 
     The first layer takes the basis' F features, their sines and cosines at frequencies 1 and 2, and the 16 spherical
-    harmonics of the direction.
+    harmonics of the direction. Without layers, features are 16 coefficients of each channel: colour is 0.5 plus what
+    they give with the harmonics of the direction, those of degree l divided by 1 + l.
 
     Attributes:
         basis: Sums of products to features. [A, F]
-        weights: Of the three layers. [5F + 16, H], [H, H], [H, 3]
-        biases: [H], [H], [3]
+        weights: Of the three layers. [5F + 16, H], [H, H], [H, 3]; none of harmonics, F = 48.
+        biases: [H], [H], [3]; none of harmonics.
     """
 
     basis: Tensor
-    weights: tuple[Tensor, Tensor, Tensor]
-    biases: tuple[Tensor, Tensor, Tensor]
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
 
     def __post_init__(self) -> None:
         dims = Dims()
         dims.check("basis", self.basis, "A F")
+        if self.is_harmonic:
+            if self.biases or self.basis.shape[1] != HARMONIC_FEATURES:
+                words = f"expected {HARMONIC_FEATURES} features and no biases"
+                raise ValueError(f"decoder: without layers {words}, got {self.basis.shape[1]} and {len(self.biases)}")
+            return
         inputs = 5 * self.basis.shape[1] + DIRECTION_TERMS
         for name, value, shape in zip(
             ("weights[0]", "weights[1]", "weights[2]", "biases[0]", "biases[1]", "biases[2]"),
@@ -94,6 +106,11 @@ class Decoder:
             if width % LANES:
                 raise ValueError(f"decoder: expected a multiple of {LANES} {name}, got {width}")
 
+    @property
+    def is_harmonic(self) -> bool:
+        """Whether features are coefficients of spherical harmonics, and no network follows."""
+        return not self.weights
+
     def tensors(self) -> tuple[Tensor, ...]:
         """All parameters: basis, weights, biases."""
         return (self.basis, *self.weights, *self.biases)
@@ -105,8 +122,8 @@ class Decoder:
 
 def decoder_of(tensors: list[Tensor]) -> Decoder:
     """The decoder whose `tensors()` these are."""
-    basis, w0, w1, w2, b0, b1, b2 = tensors
-    return Decoder(basis, (w0, w1, w2), (b0, b1, b2))
+    n_layers = len(tensors) // 2
+    return Decoder(tensors[0], tuple(tensors[1 : 1 + n_layers]), tuple(tensors[1 + n_layers :]))
 
 
 @dataclass(frozen=True)

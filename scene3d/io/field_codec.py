@@ -23,6 +23,7 @@ from scene3d.core.fields import (
     DIRECTION_TERMS,
     FACTORS,
     FIELD_KINDS,
+    HARMONIC_FEATURES,
     MAX_LEVELS,
     NETWORK_KINDS,
     Decoder,
@@ -100,7 +101,7 @@ class Layout:
         nodes: Along each axis.
         ranks: Of density and of colour.
         features: That the decoder takes.
-        hidden: Widths of its layers.
+        hidden: Widths of its layers; none of harmonics.
         box: [2, 3]
         numbers: density_scale, density_shift and step.
         occupancy: [Z, Y, X] bool
@@ -153,6 +154,11 @@ class Layout:
     def decoder_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of Decoder.tensors()."""
         n_sums = self.ranks[1] * n_modes(self.kind, len(self.levels))
+        if not self.hidden and self.features != HARMONIC_FEATURES:
+            words = f"expected {HARMONIC_FEATURES} features of a decoder without layers, got {self.features}"
+            raise FormatError(self.path, words, remedy=DAMAGED)
+        if not self.hidden:
+            return [(n_sums, self.features)]
         first, second = self.hidden
         inputs = 5 * self.features + DIRECTION_TERMS
         return [(n_sums, self.features), (inputs, first), (first, second), (second, 3), (first,), (second,), (3,)]
@@ -200,7 +206,7 @@ def read_layout(container: Container, path: Path) -> Layout:
         dict(zip("xyz", meta.integers("nodes", 3, MAX_NODES), strict=True)),
         meta.integers("ranks", 2, MAX_WIDTH),
         meta.integer("features", MAX_WIDTH),
-        meta.integers("hidden", 2, MAX_WIDTH),
+        [] if container.meta.get("hidden") == [] else meta.integers("hidden", 2, MAX_WIDTH),
         torch.tensor(meta.numbers("box"), dtype=torch.float32).reshape(2, 3),
         {name: meta.number(name) for name in ("density_scale", "density_shift", "step")},
         _occupancy(container, meta, path),

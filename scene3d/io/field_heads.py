@@ -1,7 +1,8 @@
 """Heads: what a decoder makes of the features of fewer ranks, for files that end early.
 
 Where the weakest ranks are missing, the features of the others are mixed so that they come as near to those of all as a
-linear map can bring them: x becomes x mix + offset, then the network goes on as if nothing had happened.
+linear map can bring them: x becomes x mix + offset, then the network goes on as if nothing had happened. Harmonics have
+no room for an offset: theirs is 0.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def with_head(field: Field, head: Head) -> Field:
 
 def shifted(decoder: Decoder, offset: Tensor) -> Decoder:
     """The decoder of features that lack `offset`: as sin(x + c) = sin x cos c + cos x sin c, layers can make up."""
+    if decoder.is_harmonic:
+        return decoder
     width = decoder.basis.shape[1]
     first = decoder.weights[0].clone()
     x, sine, cosine, sine2, cosine2 = (first[k * width : (k + 1) * width] for k in range(5))

@@ -329,7 +329,7 @@ class _Run:
 
     def _hand_over(self) -> None:
         # Tapes belong to the kind of native code: the two go together.
-        self.native: Any = native_field(self.state.field)
+        self.native: Any = native_field(self.state.field, self.settings.march())
         self.tape = self.native.new_tape()
 
     def _first_state(self, first: FieldState | None) -> FieldState:

@@ -257,6 +257,8 @@ def _first_decoder(n_sums: int, settings: FieldFitSettings, generator: torch.Gen
     def layer(n_in: int, n_out: int, gain: float) -> Tensor:
         return gain / math.sqrt(n_in) * torch.randn(n_in, n_out, generator=generator)
 
+    if settings.coloring == "harmonics":
+        return decoder_of([layer(n_sums, width, 1.0)])
     inputs = 5 * width + DIRECTION_TERMS
     weights = [layer(inputs, hidden, 2**0.5), layer(hidden, hidden, 2**0.5), layer(hidden, 3, 1.0)]
     biases = [torch.zeros(hidden), torch.zeros(hidden), torch.zeros(3)]

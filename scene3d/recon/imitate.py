@@ -24,9 +24,9 @@ from scene3d.recon.teacher import Teacher
 from scene3d.render.field_cpu import NativeDecoder, NativeField
 from scene3d.render.field_march import MarchSettings, RaySums
 
-N_STEPS, N_POINTS, LR = 80, 8192, 0.05
+N_STEPS, N_POINTS, LR = 50, 8192, 0.05
 # Short rays of one step, and how far they reach on either side of the surface, steps of the field.
-N_RAYS, REACH = 16_384, 3.0
+N_RAYS, REACH = 8192, 3.0
 CELLS = 128
 # A cell of less opacity is empty.
 MIN_ALPHA = 0.02

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture, Photo
-from scene3d.core.fields import NETWORK_KINDS, FieldKind
+from scene3d.core.fields import HARMONIC_FEATURES, NETWORK_KINDS, FieldKind
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
@@ -36,7 +36,7 @@ from scene3d.recon.teacher import Teacher, View
 
 StudentKind = Literal["splats", "vm", "cp", "trivec", "rbf", "hash", "mlp"]
 # Steps of a conversion where nothing is said.
-STEPS: dict[str, int] = {"splats": 1000, "vm": 600, "cp": 600, "trivec": 600, "rbf": 600, "hash": 600, "mlp": 600}
+STEPS: dict[str, int] = {"splats": 1000, "vm": 1000, "cp": 1000, "trivec": 1000, "rbf": 800, "hash": 600, "mlp": 600}
 # Few steps have to do: they are long at first.
 SPLAT_RATES = LearningRates(
     means=3e-4, log_scales=6e-2, quats=1.5e-2, opacity_logits=0.1, sh0=1e-2, shN=5e-3, decay=0.3, beta2=0.98
@@ -44,12 +44,25 @@ SPLAT_RATES = LearningRates(
 # Of the last nodes of a field, all in all, that the first grid has, but not fewer than the second says.
 FIRST_SHARE, FEWEST_VOXELS = 8, 48**3
 # Of a field, for the same reason.
-DECODER_RATE, FACTOR_RATE = 4e-3, 0.03
+DECODER_RATE, FACTOR_RATE = 2e-2, 0.03
+NETWORK_DECODER_RATE = 1e-2
+# Of so many views harmonics learn several times as fast as a network; fewer do not tell them apart.
+HARMONIC_VIEWS = 60
+# Samples of a field, in voxels: half as many as photos get.
+STEP_IN_VOXELS = 1.0
+# Fainter samples have no colour, and a ray ends at twice that light: fewer samples, and no loss that could be measured.
+LEAST_WEIGHT = 1e-3
+# Nodes of a field are as far apart as pixels of the renders where nothing is said, within these numbers of them.
+MIN_VOXELS, MAX_VOXELS = 64**3, 160**3
+# Of leaves, as many nodes as that would be if they filled the box, and ranks of colour: their products share less.
+LEAF_VOXELS, LEAF_RANK = 2.0, 48
+# Rays that pass the matter by so many pixels teach nothing: no cell there is occupied.
+REACH_PIXELS = 5
 MIN_ALPHA, SOLID_ALPHA = 0.5, 0.9
 # Splats of a student begin solid and a little smaller than the distance of their neighbours.
 FIRST_OPACITY, FIRST_SIZE, FIRST_THINNESS = 0.8, 0.7, 0.3
 # Along short rays, before those along whole ones.
-N_COLOR_STEPS = 60
+N_COLOR_STEPS = 40
 POINTS_PER_VIEW = 20_000
 
 
@@ -61,7 +74,7 @@ class StudentSettings:
         kind: What it is.
         steps: Of the fit to renders; 0 = only what the first block gives, of splats.
         n_splats: To begin with.
-        last_voxels: Nodes of the last grid of a field.
+        last_voxels: Nodes of the last grid of a field; None: as far apart as pixels of the renders.
         ranks: Of density and of colour; None takes those of the preset.
         seed: Of every random number.
     """
@@ -69,7 +82,7 @@ class StudentSettings:
     kind: StudentKind
     steps: int
     n_splats: int = 100_000
-    last_voxels: int = 160**3
+    last_voxels: int | None = None
     ranks: tuple[int, int] | None = None
     seed: int = 0
 
@@ -81,10 +94,12 @@ class Renders:
     Attributes:
         capture: In memory.
         surfaces: Seen in its training views.
+        pixel: Of these views at their surfaces, median, scene units; 0 where no surface is seen.
     """
 
     capture: Capture
     surfaces: Surfaces
+    pixel: float
 
 
 @dataclass(frozen=True)
@@ -135,7 +150,7 @@ def render_capture(teacher: Teacher, learned: Cameras, held_out: Cameras) -> Ren
         torch.cat([learned.Ks, held_out.Ks]),
         torch.cat([learned.sizes, held_out.sizes]),
     )
-    photos, depths, surfaces = [], [], []
+    photos, depths, surfaces, pixels = [], [], [], []
     with Progress(len(cameras), "rendering the teacher") as progress:
         for i in range(len(cameras)):
             view = teacher.view(cameras, i)
@@ -144,6 +159,8 @@ def render_capture(teacher: Teacher, learned: Cameras, held_out: Cameras) -> Ren
             depths.append(torch.where(view.alpha > SOLID_ALPHA, view.depth, 0.0))
             if i < len(learned):
                 surfaces.append(_surfaces(view, photos[-1], cameras, i))
+                seen = depths[-1][depths[-1] > 0]
+                pixels += [float(seen.median() / cameras.Ks[i, 0, 0])] if len(seen) else []
             progress.advance()
     capture = Capture(
         cameras,
@@ -156,7 +173,8 @@ def render_capture(teacher: Teacher, learned: Cameras, held_out: Cameras) -> Ren
         load_depth=depths.__getitem__,
     )
     names = ("points", "directions", "normals", "colors")
-    return Renders(capture, Surfaces(*(torch.cat([getattr(s, name) for s in surfaces]) for name in names)))
+    found = Surfaces(*(torch.cat([getattr(s, name) for s in surfaces]) for name in names))
+    return Renders(capture, found, float(torch.tensor(pixels).median()) if pixels else 0.0)
 
 
 def first_splats(surfaces: Surfaces, n: int, seed: int) -> Gaussians:
@@ -203,13 +221,12 @@ def _learn_splats(teacher: Teacher, renders: Renders, settings: StudentSettings)
 
 
 def _learn_field(teacher: Teacher, renders: Renders, settings: StudentSettings) -> tuple[Scene, float, float]:
-    chosen = _field_settings(settings)
-    if teacher.warp is not None:
-        # Rays go through all of the frame.
-        chosen = replace(chosen, step_in_voxels=1.0)
+    share = LEAF_VOXELS if settings.kind == "trivec" else 1.0
+    nodes = settings.last_voxels or round(share * _voxels(teacher, renders.pixel))
+    chosen = _field_settings(settings, nodes, len(renders.capture.train))
     state = first_field(teacher, renders.surfaces, chosen, N_COLOR_STEPS)
     prepared = time.perf_counter()
-    result = fit_field(renders.capture, chosen, FieldHooks(), state)
+    result = fit_field(_near_matter(renders.capture), chosen, FieldHooks(), state)
     assert result.validation is not None
     return Scene(result.field), result.validation.psnr, prepared
 
@@ -222,24 +239,50 @@ def _splat_settings(settings: StudentSettings) -> FitSettings:
     )
 
 
-def _field_settings(settings: StudentSettings) -> FieldFitSettings:
+def _voxels(teacher: Teacher, pixel: float) -> int:
+    """Nodes in the box of the teacher, a pixel apart; without bounds, pixels are of no one size in the frame."""
+    if teacher.warp is not None or not pixel > 0:
+        return MAX_VOXELS
+    size = (teacher.box[1] - teacher.box[0]).double()
+    return round(min(max(float(size.prod()) / pixel**3, MIN_VOXELS), MAX_VOXELS))
+
+
+def _near_matter(capture: Capture) -> Capture:
+    """The same with training photos that count near the teacher's matter only."""
+    photos = {i: _masked(capture.load(i)) for i in capture.train}
+    return replace(capture, load=lambda i: photos[i] if i in photos else capture.load(i))
+
+
+def _masked(photo: Photo) -> Photo:
+    assert photo.alpha is not None
+    width = 2 * REACH_PIXELS + 1
+    near = torch.nn.functional.max_pool2d(photo.alpha[None, None].float(), width, stride=1, padding=REACH_PIXELS)
+    return replace(photo, mask=(near[0, 0] > 0).to(torch.uint8) * 255)
+
+
+def _field_settings(settings: StudentSettings, last_voxels: int, n_views: int) -> FieldFitSettings:
     assert settings.kind != "splats"
     kind: FieldKind = settings.kind
     is_network = kind in NETWORK_KINDS
+    has_harmonics = not is_network and n_views >= HARMONIC_VIEWS
     base = field_preset("fast", kind, max(settings.steps, 1))
-    ranks = settings.ranks or (base.density_rank, base.color_rank)
+    ranks = settings.ranks or (base.density_rank, LEAF_RANK if kind == "trivec" else base.color_rank)
     return replace(
         base,
         seed=settings.seed,
         density_rank=ranks[0],
         color_rank=ranks[1],
-        first_voxels=settings.last_voxels if is_network else _first_voxels(settings.last_voxels),
-        last_voxels=settings.last_voxels,
+        first_voxels=last_voxels if is_network else _first_voxels(last_voxels),
+        last_voxels=last_voxels,
         # Half as many nodes a side at first: steps are cheaper. Leaves and bases come soon after planes.
         grow_at=() if is_network else {"trivec": (0.1, 0.2, 0.3), "rbf": (0.1,)}.get(kind, (0.3,)),
         mask_at=(0.0, 0.25, 0.5),
         mask_after=0,
-        lr_decoder=DECODER_RATE,
+        step_in_voxels=STEP_IN_VOXELS,
+        least_weight=LEAST_WEIGHT,
+        coloring="harmonics" if has_harmonics else "network",
+        n_features=HARMONIC_FEATURES if has_harmonics else base.n_features,
+        lr_decoder=DECODER_RATE if has_harmonics else NETWORK_DECODER_RATE,
         lr_factors=base.lr_factors if is_network else FACTOR_RATE,
         # Fog and floaters are what it is for; a teacher has none that should go.
         l1=0.0,

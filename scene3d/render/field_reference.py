@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scene3d.core.fields import Decoder, Field
+from scene3d.core.fields import DIRECTION_TERMS, HARMONIC_DIVISORS, Decoder, Field
 from scene3d.ops.factor_grid import density_feature, node_coordinates, products
 from scene3d.ops.occupancy import is_occupied
 from scene3d.ops.sh import basis as sh_basis
@@ -70,6 +70,10 @@ def decode(decoder: Decoder, features: Tensor, opacity: Tensor, directions: Tens
     has_color = (opacity > MIN_PIXEL_OPACITY)[:, None]
     mean = features / torch.where(has_color[:, 0], opacity, 1.0)[:, None]
     x = torch.where(has_color, mean, 0.0) @ decoder.basis
+    if decoder.is_harmonic:
+        harmonics = sh_basis(directions, 3) / torch.tensor(HARMONIC_DIVISORS).to(x)
+        waves = (x.reshape(len(x), 3, DIRECTION_TERMS) * harmonics[:, None]).sum(dim=2)
+        return torch.where(has_color, opacity[:, None] * (0.5 + waves), 0.0)
     hidden = torch.cat([x, x.sin(), x.cos(), (2 * x).sin(), (2 * x).cos(), sh_basis(directions, 3)], dim=1)
     for weights, bias in list(zip(decoder.weights, decoder.biases, strict=True))[:2]:
         hidden = (hidden @ weights + bias).relu()

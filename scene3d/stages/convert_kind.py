@@ -29,6 +29,8 @@ from scene3d.report.facts import size_text
 logger = logging.getLogger(__name__)
 
 N_JUDGES = 6
+# Where nothing is said. Directions are learned by a field for each place of its own: it wants more of them.
+SPLAT_VIEWS, FIELD_VIEWS = 80, 120
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class KindOptions:
 
     steps: int | None = None
     """Steps of fitting to renders of the scene. More are closer and slower; the default depends on the kind."""
-    views: int = 80
-    """Renders to learn from."""
+    views: int | None = None
+    """Renders to learn from. Default: 80 for splats, 120 for fields."""
     view_size: int = 400
     """Longer side of those renders at most, pixels. Fine detail needs larger ones."""
     cameras: Path | None = None
@@ -46,8 +48,9 @@ class KindOptions:
     left with the scene; else views from all around, or near the splats of a scene that surrounds its cameras."""
     splats: int = 100_000
     """Splats to begin with, and most ever."""
-    voxels: int = 160
-    """Nodes of the last grid of a field, as a cube of this side."""
+    voxels: int | None = None
+    """Nodes of the last grid of a field, as a cube of this side. Default: as far apart as the pixels of the renders
+    are at the surfaces they show, 64 to 160."""
     target_mb: float | None = None
     """Of a field: megabytes (1e6 bytes) of the file to stay below, at the best quality that allows."""
     up: tuple[float, float, float] | None = None
@@ -90,13 +93,14 @@ def run(source: Path, scene: Scene | None, out: Path, kind: StudentKind, options
         options: How.
     """
     _check(scene, kind, options)
+    n = options.views or (SPLAT_VIEWS if kind == "splats" else FIELD_VIEWS)
     options = replace(options, up=_up(source, scene, options))
     teacher = teacher_of_mesh(read_mesh(source)) if scene is None else teacher_of_scene(scene)
-    cameras = _views(source, scene, teacher, options)
-    n = options.views
+    cameras = _views(source, scene, teacher, options, n + N_JUDGES)
     learned, held_out = cameras.select(range(n)), cameras.select(range(n, len(cameras)))
     steps = STEPS[kind] if options.steps is None else options.steps
-    settings = StudentSettings(kind, steps, options.splats, options.voxels**3, seed=options.seed)
+    voxels = None if options.voxels is None else options.voxels**3
+    settings = StudentSettings(kind, steps, options.splats, voxels, seed=options.seed)
     made = convert_scene(teacher, learned, held_out, settings)
     info = SceneInfo(source=str(source), made_by=f"scene3d {__version__}", up=options.up)
     remarks = _write(replace(made.scene, info=info), out, options, held_out)
@@ -111,7 +115,7 @@ def _check(scene: Scene | None, kind: StudentKind, options: KindOptions) -> None
     limits = {"views": (1, 2000), "view_size": (16, 4096), "splats": (1, 10_000_000), "voxels": (8, 640)}
     for name, (least, most) in limits.items():
         value = getattr(options, name)
-        if not least <= value <= most:
+        if value is not None and not least <= value <= most:
             raise ValueError(f"{name}: expected {least} to {most}, got {value}")
     if options.up is not None and not 0 < math.hypot(*options.up) < math.inf:
         raise ValueError(f"up: expected a direction, got {options.up}")
@@ -130,9 +134,9 @@ def _up(source: Path, scene: Scene | None, options: KindOptions) -> tuple[float,
     return found.direction
 
 
-def _views(source: Path, scene: Scene | None, teacher: Teacher, options: KindOptions) -> Cameras:
-    """Views to learn from, then those to judge by."""
-    n, side = options.views + N_JUDGES, options.view_size
+def _views(source: Path, scene: Scene | None, teacher: Teacher, options: KindOptions, n: int) -> Cameras:
+    """n views to learn from and to judge by."""
+    side = options.view_size
     file = options.cameras or find_cameras(source)
     if file is not None:
         logger.info("%s", f"{n} views between those of {file}")

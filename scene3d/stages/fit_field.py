@@ -10,7 +10,7 @@ from typing import Any
 
 from scene3d import __version__
 from scene3d.core.capture import Capture
-from scene3d.core.fields import NETWORK_KINDS, FieldKind, Shading
+from scene3d.core.fields import HARMONIC_FEATURES, NETWORK_KINDS, Coloring, FieldKind, Shading
 from scene3d.core.interrupt import stop_requests
 from scene3d.core.progress import duration_text
 from scene3d.core.scene import Scene, SceneInfo
@@ -73,6 +73,9 @@ class FieldConfig:
     decoder: Shading | None = None
     """deferred = one evaluation a pixel, from the mean features of its ray; sample = one for each sample, as TensoRF:
     slower in fits and several times slower in images."""
+    coloring: Coloring | None = None
+    """network = colours from features and direction by a network; harmonics = features are spherical harmonics of each
+    channel, as those of Gaussians."""
     batch_rays: int | None = None
     """Rays of one step."""
     l1: float | None = None
@@ -189,6 +192,8 @@ def field_settings(order: Order, has_bounds: bool = True) -> FieldFitSettings:
     if "last_voxels" in given:
         is_network = order.kind in NETWORK_KINDS
         given["first_voxels"] = given["last_voxels"] if is_network else min(preset.first_voxels, given["last_voxels"])
+    if given.get("coloring") == "harmonics":
+        given["n_features"] = HARMONIC_FEATURES
     return replace(preset, **common, **given)
 
 
