@@ -283,11 +283,14 @@ def test_damaged_scene_files_are_refused(tmp_path: Path):
 
 def test_the_stage_refuses_options_of_splats(tmp_path: Path):
     from scene3d.stages.fit import Config, _field_order
-    from scene3d.stages.fit_field import FieldConfig, field_settings, refuse_splat_options
+    from scene3d.stages.fit_field import FieldConfig, field_settings, refuse_field_options, refuse_splat_options
 
     refuse_splat_options(Config(tmp_path, kind="vm"))
     with pytest.raises(ValueError, match="--sh-degree, --pose-opt: only --kind gaussians knows it"):
         refuse_splat_options(Config(tmp_path, kind="vm", sh_degree=2, pose_opt=True))
+    refuse_field_options(FieldConfig())
+    with pytest.raises(ValueError, match=r"--field\.last-voxels: Gaussians know no such thing"):
+        refuse_field_options(FieldConfig(last_voxels=1000))
     order = _field_order(Config(tmp_path, kind="vm", field=FieldConfig(leaf_nodes=5)), ball_capture())
     with pytest.raises(ValueError, match=r"--field\.leaf-nodes: only --kind trivec knows it, got vm"):
         field_settings(order)

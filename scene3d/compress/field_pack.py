@@ -36,7 +36,7 @@ N_VIEWS, SIDE = 6, 320
 # Views whose rendering weights say what is seen, and which tuning looks at.
 N_WEIGHED = 24
 TUNED_COARSER = (1.6, 1.25, 1.0)
-SEARCH_STEPS = 6
+SEARCH_STEPS, SIZE_STEPS = 6, 9
 FINEST, COARSEST = 2.0**-5, 2.0**4
 WHITE = (1.0, 1.0, 1.0)
 
@@ -105,22 +105,34 @@ def coarseness_of(kind: str) -> Steps:
 
 
 def _search(judge: _Judge, goal: Goal) -> PackedField:
+    if goal.target_bytes is not None:
+        return _search_size(judge, goal.target_bytes)
     low, high = math.log2(FINEST), math.log2(COARSEST)
-    # With a size to stay below, begin at the coarse end and refine; with a drop, at the fine end and coarsen.
-    has_size = goal.target_bytes is not None
-    best = judge.packed(COARSEST if has_size else FINEST)
+    best = judge.packed(FINEST)
     if not _meets(best, goal):
         return _with_remark(best)
     for _ in range(SEARCH_STEPS):
         middle = (low + high) / 2
         found = judge.packed(2.0**middle)
-        is_met = _meets(found, goal)
-        best = found if is_met else best
-        if is_met == has_size:
+        if _meets(found, goal):
+            best, low = found, middle
+        else:
+            high = middle
+    return best
+
+
+def _search_size(judge: _Judge, target_bytes: int) -> PackedField:
+    """The finest steps that stay below a size; only the last ones are looked at."""
+    low, high = math.log2(FINEST), math.log2(COARSEST)
+    if judge.size_bytes(COARSEST) > target_bytes:
+        return _with_remark(judge.packed(COARSEST))
+    for _ in range(SIZE_STEPS):
+        middle = (low + high) / 2
+        if judge.size_bytes(2.0**middle) <= target_bytes:
             high = middle
         else:
             low = middle
-    return best
+    return judge.packed(2.0**high)
 
 
 def _meets(packed: PackedField, goal: Goal) -> bool:
@@ -160,14 +172,21 @@ class _Judge:
     psnr_of: Callable[[Scene], float] | None
 
     def packed(self, scale: float) -> PackedField:
+        """With steps of this scale, looked at."""
+        container, steps = self._container(scale)
+        decode = decode_steps if self.weighed is None else decode_codes
+        return self._judged(container, decode(container, Path()), steps)
+
+    def size_bytes(self, scale: float) -> int:
+        return len(container_bytes(self._container(scale)[0]))
+
+    def _container(self, scale: float) -> tuple[Container, Steps]:
         base = coarseness_of(self.scene.kind)
         steps = Steps(scale * base.density, scale * base.color)
         if self.weighed is None:
-            container = encode_steps(self.scene, steps, self.heads)
-            return self._judged(container, decode_steps(container, Path()), steps)
+            return encode_steps(self.scene, steps, self.heads), steps
         coded = code_field(self.scene.field(), self.weighed, steps)
-        container = encode_codes(Scene(coded.field, self.scene.info), coded.planes, steps, self.heads)
-        return self._judged(container, decode_codes(container, Path()), steps)
+        return encode_codes(Scene(coded.field, self.scene.info), coded.planes, steps, self.heads), steps
 
     def tuned(self, steps: Steps, n_steps: int) -> PackedField:
         assert self.weighed is not None

@@ -64,7 +64,8 @@ class Scene:
             SceneKindError: the scene holds something else.
         """
         if not isinstance(self.payload, Gaussians):
-            raise SceneKindError("Gaussian splats", self.size_text())
+            remedy = "Make some of it first: scene3d convert SCENE OUT.ply --to splats"
+            raise SceneKindError("Gaussian splats", self.size_text(), remedy)
         return self.payload
 
     def field(self) -> Field:

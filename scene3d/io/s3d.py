@@ -25,7 +25,7 @@ CODECS: dict[str, Callable[[Container, Path], Gaussians | Field]] = {
     field_codes.CODEC: field_codes.decode_codes,
 }
 KINDS = ("splats", "field")
-NEWER = "Use a newer scene3d."
+NEWER = "Use a newer scene3d, or the one that wrote it."
 
 
 def read_s3d(path: Path) -> Scene:

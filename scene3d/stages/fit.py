@@ -185,6 +185,7 @@ def run(config: Config) -> None:
             logger.warning("--view shows fits of Gaussians only; look at the field afterwards with scene3d view")
         fit_field.run(_field_order(config, capture), _with_points(config, capture))
         return
+    fit_field.refuse_field_options(config.field)
     _refuse_other_backends(config)
     settings = fit_settings(config, capture)
     info = SceneInfo(

@@ -167,6 +167,18 @@ def refuse_splat_options(config: Any) -> None:
         raise ValueError(f"{flags}: only --kind gaussians knows it. Leave it away, or see --field.*")
 
 
+def refuse_field_options(options: FieldConfig) -> None:
+    """Check that no option was given that only fields know.
+
+    Raises:
+        ValueError: one was.
+    """
+    given = [name for name, value in asdict(options).items() if value is not None]
+    if given:
+        flags = ", ".join(f"--field.{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"{flags}: Gaussians know no such thing. Leave it away, or fit a field: --kind vm")
+
+
 def _default(option: Any) -> Any:
     return option.default if option.default is not MISSING else option.default_factory()
 
