@@ -28,7 +28,7 @@ from scene3d.recon import field_checkpoint
 from scene3d.recon.field_adam import update
 from scene3d.recon.field_bases import with_bases
 from scene3d.recon.field_box import hull_cells
-from scene3d.recon.field_leaves import leaf_nodes, refine, to_leaves
+from scene3d.recon.field_leaves import leaf_nodes, refine, to_leaves, with_step
 from scene3d.recon.field_losses import TV_EVERY, add_variation_grads, distance_grads, structure_grad
 from scene3d.recon.field_mask import find_occupied
 from scene3d.recon.field_rays import RayBatch, RayPool
@@ -50,6 +50,8 @@ LOG_EVERY = 50
 LOSS_WINDOW = 50  # Steps over which the loss shown is averaged.
 # Rays that look for cells with matter, and the weight that a sample in one must have.
 SEEN_RAYS, SEEN_WEIGHT = 400_000, 0.004
+# Networks do not grow: until the first mask, samples are so many times as far apart.
+EARLY_STEP = 2.5
 # Opacity along one step below which a cell counts as empty in the end.
 FINAL_ALPHA = 1e-3
 
@@ -301,7 +303,7 @@ class _Run:
             state.shrink(occupied_box(cells, old))
             centers = cell_centers((cells.shape[0], cells.shape[1], cells.shape[2]), state.field.box)
             cells = is_occupied(cells, old, centers)
-        state.field = replace(state.field, occupancy=cells)
+        state.field = self._with_cells(cells)
         state.drop_leaves()
         self._hand_over()
         self._keep_hits(state.field.step)
@@ -319,8 +321,13 @@ class _Run:
         """In the end, leave out what is all but empty: whoever renders the field looks at fewer samples."""
         state = self.state
         cells = self._seen(find_occupied(state.field, self.settings.keep_cells, FINAL_ALPHA))
-        state.field = replace(state.field, occupancy=cells)
+        state.field = self._with_cells(cells)
         state.drop_leaves()
+
+    def _with_cells(self, cells: Tensor) -> Field:
+        """The field with the cells that hold something. Samples of networks lie as near as they are to from now on."""
+        field = replace(self.state.field, occupancy=cells)
+        return with_step(field, self.settings.step_in_voxels) if field.has_network else field
 
     def _keep_hits(self, step: float) -> None:
         """Draw only rays that meet something. The step is kept, so that a resumed run finds the same rays."""
@@ -340,7 +347,10 @@ class _Run:
             return first
         space = find_space(self.capture, settings.space, settings.box, settings.near_radius, settings.seed)
         logger.info("%s", f"the field lives in {space.reason}")
-        return first_state(settings, space.box, self._first_cells(space), space.warp)
+        state = first_state(settings, space.box, self._first_cells(space), space.warp)
+        if state.field.has_network:
+            state.field = with_step(state.field, EARLY_STEP * settings.step_in_voxels)
+        return state
 
     def _first_cells(self, space: Space) -> Tensor | None:
         """What may hold something, as far as silhouettes or points tell: None = all."""

@@ -246,6 +246,7 @@ def _network_preset(kind: FieldKind, max_steps: int, voxels: int) -> FieldFitSet
         last_voxels=voxels,
         grow_at=(),
         lr_factors=NETWORK_RATES[kind],
+        mask_after=80 if kind == "hash" else 150,
         # Small numbers in a network are no emptiness.
         l1=0.0,
     )
