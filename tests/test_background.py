@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from mesh_shapes import box, dense_grid, is_closed, ring_cameras, sphere_field
+from test_stage_mesh import ball as ball_of_splats
 from torch import Tensor
 
+from scene3d.core.gaussians import Gaussians
 from scene3d.core.mesh import Mesh
-from scene3d.meshing.background import N_FACES, Background, background_of, joined, without_background
+from scene3d.core.scene import Scene
+from scene3d.meshing.background import N_FACES, Background, background_of, has_outside, joined, without_background
 from scene3d.meshing.block_grid import extract_surface
-from scene3d.meshing.depth_views import SurfaceViews
+from scene3d.meshing.depth_views import SurfaceViews, ViewSettings
 from scene3d.meshing.fusion import DepthImage
 from scene3d.ops.triangles import closest_on_mesh, near_edges, view_mesh
 
@@ -82,3 +88,15 @@ def test_edges_are_where_depth_jumps_not_where_it_slants():
     assert torch.equal(near_edges(stepped)[0].nonzero()[:, 0], torch.arange(17, 23))
     beside_nothing = torch.where(x < 20, 2.0, 0.0)
     assert near_edges(beside_nothing)[0].nonzero()[:, 0].tolist() == list(range(17, 23))
+
+
+def test_rooms_have_an_outside_and_objects_have_none():
+    scene = ball_of_splats()
+    splats = scene.splats()
+    # Six units away, so large that they close the sphere.
+    walls = replace(splats, means=6 * splats.means, log_scales=splats.log_scales + math.log(6))
+    both = {name: torch.cat([value, walls.params()[name]]) for name, value in splats.params().items()}
+    room = Scene(Gaussians(**both))
+    assert has_outside(room, CAMERAS, ViewSettings("median", far=5.5))
+    assert not has_outside(room, CAMERAS, ViewSettings("median", far=50.0))
+    assert not has_outside(scene, CAMERAS, ViewSettings("median", far=5.5))

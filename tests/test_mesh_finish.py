@@ -20,7 +20,7 @@ from scene3d.meshing.compare import CompareSettings, compare_meshes, compare_par
 from scene3d.meshing.finish import FinishSettings, boundary_loops, close_holes, finish, remove_specks
 from scene3d.meshing.picture import mesh_picture
 from scene3d.meshing.preview import turntable
-from scene3d.meshing.texture import bake_texture, color_vertices, fill_unknown, unwrap
+from scene3d.meshing.texture import bake_texture, color_vertices, fill_unknown, split_faces, unwrap
 
 pytest.importorskip("scipy", reason="finishing meshes needs scipy: pip install scene3d[mesh]")
 SETTINGS = CompareSettings(thresholds=(0.01, 0.2), n_samples=4000)
@@ -251,3 +251,12 @@ def test_unknown_and_damaged_files_are_refused(tmp_path: Path):
 def test_indices_out_of_range_are_refused():
     with pytest.raises(ValueError, match="faces: expected indices from 0 to 2"):
         Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 3]]))
+
+
+def test_faces_are_parted_into_small_parts_of_neighbours():
+    centers = torch.rand(1000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([8.0, 1, 1])
+    parts = split_faces(centers, 150)
+    assert max(len(part) for part in parts) <= 150
+    assert torch.equal(torch.cat(parts).sort().values, torch.arange(1000))
+    assert max(float(centers[part, 0].max() - centers[part, 0].min()) for part in parts) < 1.5
+    assert [len(part) for part in split_faces(torch.zeros(5, 3), 2)] == [2, 1, 2]

@@ -101,14 +101,14 @@ def test_backgrounds_close_the_picture(scene_path: Path, tmp_path: Path, capsys:
     write_scene(Scene(Gaussians(**both)), tmp_path / "room.ply")
     capture = write_tiny_capture(tmp_path / "capture", ball())
     out = tmp_path / "room.glb"
-    options = ["--capture", str(capture), "--min-agree", "0", "--min-weight", "0.2", "--far", "5", "--background"]
+    options = ["--capture", str(capture), "--min-agree", "0", "--min-weight", "0.2", "--far", "5", "--background", "on"]
     assert main(["mesh", str(tmp_path / "room.ply"), "--out", str(out), "--texture-size", "256", *options]) == 0
     mesh = read_mesh(out)
     radii = without_background(mesh).vertices.norm(dim=1)
     assert float(radii.max()) < 1.5
     assert float((mesh.vertices.norm(dim=1) > 5).float().mean()) > 0.2
     assert b'"doubleSided":false' in out.read_bytes()
-    empty = ["--max-size", "96", "--max-views", "24", "--background", "--texture-size", "64"]
+    empty = ["--max-size", "96", "--max-views", "24", "--background", "on", "--texture-size", "64"]
     assert main(["mesh", str(scene_path), "--out", str(tmp_path / "none.glb"), *empty]) == 1
     assert "background: expected something opaque behind the mesh" in capsys.readouterr().err
     assert not (tmp_path / "none.glb").exists()

@@ -30,7 +30,7 @@ from scene3d.meshing.background import without_background
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.compare import CompareSettings, MeshComparison, compare_meshes, compare_parts, pixel_footprint
 from scene3d.meshing.consistency import ConsistencySettings
-from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views
+from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views, resolve_depth
 from scene3d.meshing.finish import FinishSettings
 from scene3d.meshing.fusion import DepthImage, FusionSettings, fuse
 from scene3d.meshing.level_set import LEVEL
@@ -42,7 +42,10 @@ from scene3d.ops.threads import set_threads, single_threaded_torch
 from scene3d.ops.triangles import view_mesh
 from scene3d.render.scene_view import render_scene
 from scene3d.render.types import RasterSettings
+from scene3d.stages.mesh import PICTURE_LEVEL, PICTURE_SPECK
 
+# Of pictures of all methods, pixels.
+SHEET_SIDE = 200
 COLUMNS = ("method", "Chamfer", "accuracy", "completeness", "F ½ px", "F 1 px", "F 2 px", "normals", "triangles")
 COLUMNS += ("s", "cpu s", "mesh dB", "scene dB", "share", "covered dB", "scene dB", "whole dB", "scene dB")
 
@@ -57,8 +60,8 @@ class Config:
     """Scenes fitted to the capture."""
     depths: tuple[DepthKind, ...] = ("auto",)
     """Kinds of depth, each with every scene."""
-    methods: tuple[Method, ...] = ("tsdf",)
-    """Methods; all but tsdf take the first kind of depth only."""
+    methods: tuple[Method | Literal["pictures"], ...] = ("tsdf",)
+    """Methods; all but tsdf take the first kind of depth only. pictures = as `scene3d mesh --preset pictures`."""
     voxel_size: float | None = None
     """Default: 1.6 pixels."""
     tolerance: float = 0.01
@@ -75,8 +78,8 @@ class Config:
     """Put a shell behind the mesh for the pictures; distances are of the mesh alone."""
     colors_from: Literal["renders", "photos"] = "renders"
     """Pictures that colours are taken from."""
-    photo_depth: bool = False
-    """Better the depth by comparing the photos."""
+    photo_depth: Literal["auto", "on", "off"] = "off"
+    """Better the depth by comparing the photos; auto = of surface fits, as `scene3d mesh` does."""
     texture_size: int = 2048
     """Side of textures, texels; 0 = none, and no pictures are compared: much faster."""
     apart: tuple[str, ...] = ()
@@ -98,7 +101,7 @@ class Way:
 
     name: str
     depth: DepthKind
-    method: Method
+    method: Method | Literal["pictures"]
 
 
 @dataclass(frozen=True)
@@ -139,13 +142,18 @@ def main(config: Config) -> None:
             mesh, seconds = timed(lambda: exact_fusion(truth, train, config.voxel_size or 1.6 * footprint))
             rows.append(row("exact depth", compare_meshes(mesh, truth, settings, train), seconds))
             print(text(rows[-1]), flush=True)
+        sheet = []
         for path in config.scenes:
             scene = read_scene(path)
+            shown: list[torch.Tensor] = []
             for method, kind in itertools.product(config.methods, config.depths):
                 if method == "tsdf" or kind == config.depths[0]:
                     way = Way(f"{path.parent.name} {kind} {method}", kind, method)
-                    rows.append(measure(scene, way, capture, truth, settings, config))
+                    rows.append(measure(scene, way, capture, truth, settings, config, shown))
+            sheet.append(shown)
     if config.out is not None:
+        if sheet:
+            save_sheet(capture, capture.test[config.view], sheet, config.out / "methods.jpg")
         write_json(config.out / "rows.json", [asdict(r) for r in rows])
 
 
@@ -156,20 +164,19 @@ def exact_fusion(truth: Mesh, cameras: Cameras, voxel_size: float) -> Mesh:
     return extract_surface(fuse(images, cameras, FusionSettings(voxel_size)))
 
 
-def measure(scene: Scene, way: Way, capture: Capture, truth: Mesh, settings: CompareSettings, config: Config) -> Row:
-    """Mesh a scene, compare, render both at the test views."""
+def measure(
+    scene: Scene,
+    way: Way,
+    capture: Capture,
+    truth: Mesh,
+    settings: CompareSettings,
+    config: Config,
+    shown: list[torch.Tensor],
+) -> Row:
+    """Mesh a scene, compare, render both at the test views; with a folder for pictures, `shown` gets one more."""
     cameras = choose_views(capture.cameras.select(capture.train), 120, 800)
-    how = MeshSettings(
-        views=ViewSettings(way.depth, far=config.far),
-        consistency=ConsistencySettings(tolerance=config.tolerance, min_agree=config.min_agree),
-        surface=SurfaceSettings(way.method, config.voxel_size, level=config.level),
-        finish=FinishSettings(max_faces=config.max_faces),
-        texture_size=config.texture_size,
-        background=config.background,
-        photo_depth=config.photo_depth,
-        photo_colors=config.colors_from == "photos",
-    )
-    wants_photos = config.photo_depth or config.colors_from == "photos"
+    how = mesh_settings(scene, way, config)
+    wants_photos = how.photo_depth or how.photo_colors
     photos = [capture.load(i) for i in capture.train] if wants_photos else None
     mesh, seconds = timed(lambda: mesh_scene(scene, cameras, how, photos))
     surface = without_background(mesh) if config.background else mesh
@@ -191,8 +198,30 @@ def measure(scene: Scene, way: Way, capture: Capture, truth: Mesh, settings: Com
     if config.out is not None:
         write_mesh(mesh, config.out / f"{way.name.replace(' ', '_')}.glb")
         show(mesh, capture, capture.test[config.view], config.out / f"{way.name.replace(' ', '_')}.jpg")
+        shown.append(torch.cat(both_pictures(mesh, capture, capture.test[config.view])))
     print(text(result), flush=True)
     return result
+
+
+def mesh_settings(scene: Scene, way: Way, config: Config) -> MeshSettings:
+    """What `scene3d mesh` would do."""
+    is_pictures = way.method == "pictures"
+    method: Method = "tetrahedra" if way.method == "pictures" else way.method
+    level = PICTURE_LEVEL if is_pictures else config.level
+    is_flat = resolve_depth(scene, way.depth) == "disc"
+    speck = PICTURE_SPECK if is_pictures else FinishSettings().min_component
+    photo_depth = config.photo_depth == "on" or (config.photo_depth == "auto" and is_flat)
+    return MeshSettings(
+        views=ViewSettings(way.depth, far=config.far),
+        consistency=ConsistencySettings(tolerance=config.tolerance, min_agree=config.min_agree),
+        surface=SurfaceSettings(method, config.voxel_size, level=level, as_drawn=is_pictures),
+        finish=FinishSettings(speck, max_faces=config.max_faces),
+        texture_size=config.texture_size,
+        background=config.background,
+        photo_depth=photo_depth,
+        photo_colors=config.colors_from == "photos",
+        silhouettes=is_pictures,
+    )
 
 
 def objects_apart(
@@ -231,11 +260,29 @@ def scores_of(mesh: Mesh, scene: Scene, truth: Mesh, capture: Capture, i: int) -
 
 def show(mesh: Mesh, capture: Capture, i: int, path: Path) -> None:
     """Photo, mesh and its normals side by side."""
+    parts = [capture.load(i).rgb.float() / 255, *both_pictures(mesh, capture, i)]
+    save(torch.cat(parts, dim=1), path)
+
+
+def both_pictures(mesh: Mesh, capture: Capture, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mesh and its normals from view i."""
+    return mesh_picture(mesh, capture.cameras, i)[0], mesh_picture(mesh, capture.cameras, i, "normals")[0]
+
+
+def save_sheet(capture: Capture, i: int, shown: list[list[torch.Tensor]], path: Path) -> None:
+    """All methods of every scene side by side, mesh above normals, behind the photo; SHEET_SIDE pixels wide each."""
     photo = capture.load(i).rgb.float() / 255
-    parts = [photo, mesh_picture(mesh, capture.cameras, i)[0], mesh_picture(mesh, capture.cameras, i, "normals")[0]]
-    picture = (torch.cat(parts, dim=1).clamp(0, 1) * 255).round().to(torch.uint8)
+    blank = torch.zeros_like(photo)
+    rows = [torch.cat([torch.cat([photo, blank]), *pictures], dim=1) for pictures in shown]
+    sheet = torch.cat(rows).permute(2, 0, 1)[None]
+    scale = SHEET_SIDE / photo.shape[1]
+    small = torch.nn.functional.interpolate(sheet, scale_factor=scale, mode="area")
+    save(small[0].permute(1, 2, 0), path)
+
+
+def save(picture: torch.Tensor, path: Path) -> None:
     with atomic_write(path) as temporary:
-        Image.fromarray(picture.numpy()).save(temporary, quality=85)
+        Image.fromarray((picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()).save(temporary, quality=85)
 
 
 def timed(make: Callable[[], Mesh]) -> tuple[Mesh, tuple[float, float]]:

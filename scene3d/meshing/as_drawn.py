@@ -14,6 +14,7 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
+from scene3d.ops.pinhole import in_image, to_pixels
 from scene3d.render.types import RasterSettings
 
 
@@ -41,10 +42,9 @@ def mean_footprint(gaussians: Gaussians, cameras: Cameras) -> Tensor:
     """Mean size of a pixel at each splat, in the views that have its centre in the image, 0 where none has. [N]"""
     total, count = torch.zeros(len(gaussians.means)), torch.zeros(len(gaussians.means))
     means = gaussians.means.detach().float().cpu()
-    for viewmat, K, size in zip(cameras.viewmats.float(), cameras.Ks.float(), cameras.sizes, strict=True):
-        x, y, z = (means @ viewmat[:3, :3].T + viewmat[:3, 3]).unbind(dim=1)
-        column, row = K[0, 0] * x / z + K[0, 2], K[1, 1] * y / z + K[1, 2]
-        inside = (z > 0) & (column >= 0) & (row >= 0) & (column < size[0]) & (row < size[1])
-        total += torch.where(inside, z / K[0, 0], 0.0)
+    for viewmat, K, (width, height) in zip(cameras.viewmats, cameras.Ks, cameras.sizes.tolist(), strict=True):
+        pixels, z = to_pixels(means, viewmat, K)
+        inside = in_image(pixels, z, width, height)
+        total += torch.where(inside, z / float(K[0, 0]), 0.0)
         count += inside
     return total / count.clamp_min(1)

@@ -8,14 +8,17 @@ outside.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scene3d.core.cameras import Cameras
 from scene3d.core.mesh import Mesh
-from scene3d.meshing.depth_views import SurfaceViews
+from scene3d.core.scene import Scene
+from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, choose_views, render_views
 from scene3d.meshing.fusion import DepthImage, world_points
 from scene3d.ops.triangles import view_mesh
 
@@ -31,10 +34,30 @@ N_SMOOTHINGS = 2
 RIM = 3
 # Of the pixels that do not show the mesh, so many must show something.
 MIN_BEHIND = 0.1
+# Whether there is an outside is asked of so many small views: it fills this share of them at least, and so much of what
+# shows nothing nearer.
+N_ASKED, ASKED_SIDE = 24, 120
+OUTSIDE_SHARE, OPAQUE_SHARE = 0.02, 0.5
 # Texels a pixel along each side: the shell fills most of many pictures and is seldom what they are about.
 TEXEL_SHARE = 0.5
 # What no view sees gets so much less along each side.
 UNSEEN_SHARE = 0.1
+
+
+def has_outside(scene: Scene, cameras: Cameras, settings: ViewSettings) -> bool:
+    """Whether views show something opaque farther away than the surfaces that are wanted: walls, a landscape.
+
+    Args:
+        scene: Any.
+        cameras: Its views.
+        settings: Of it `far` says where surfaces end.
+    """
+    small = choose_views(cameras, N_ASKED, ASKED_SIDE)
+    views = render_views(scene, small, replace(settings, far=math.inf))
+    depths = torch.cat([image.depth.flatten() for image in views.depths])
+    outside = float((depths > settings.far).sum())
+    around = float(((depths == 0) | (depths > settings.far)).sum())
+    return outside >= OUTSIDE_SHARE * len(depths) and outside >= OPAQUE_SHARE * around
 
 
 @dataclass(frozen=True)

@@ -64,12 +64,14 @@ class SurfaceViews:
     Attributes:
         cameras: The views.
         depths: One per view.
-        pictures: Colours, one per view. [H, W, 3] uint8
+        pictures: Colours over black, one per view. [H, W, 3] uint8
+        opacities: Of their pixels. [H, W] uint8
     """
 
     cameras: Cameras
     depths: tuple[DepthImage, ...]
     pictures: tuple[Tensor, ...]
+    opacities: tuple[Tensor, ...] = ()
 
 
 @torch.no_grad()
@@ -86,15 +88,20 @@ def render_views(
     """
     settings = replace(settings, depth=resolve_depth(scene, settings.depth))
     raster = RasterSettings(antialiased=scene.info.antialiased, with_depth=True, with_normals=settings.depth == "plane")
-    depths, pictures = [], []
+    depths, pictures, opacities = [], [], []
     for i in range(len(cameras)):
         view = cameras.select([i])
         render = render_scene(scene, view, raster, settings.backend)
         depth, alpha = _chosen_depth(scene, view, raster, render, settings)
         depths.append(depth_image(depth.float().cpu(), alpha.cpu(), view, settings))
-        pictures.append((render.rgb[0].nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8).cpu())
+        pictures.append(_bytes(render.rgb[0]))
+        opacities.append(_bytes(render.alpha[0, ..., 0]))
         on_view()
-    return SurfaceViews(cameras, tuple(depths), tuple(pictures))
+    return SurfaceViews(cameras, tuple(depths), tuple(pictures), tuple(opacities))
+
+
+def _bytes(values: Tensor) -> Tensor:
+    return (values.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def resolve_depth(scene: Scene, kind: DepthKind) -> DepthKind:

@@ -16,10 +16,11 @@ from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
 from scene3d.meshing.background import Background, background_of, joined
 from scene3d.meshing.consistency import ConsistencySettings, keep_consistent
-from scene3d.meshing.depth_views import ViewSettings, choose_views, render_views
+from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, choose_views, render_views
 from scene3d.meshing.finish import FinishSettings, finish, is_closed, remove_specks
 from scene3d.meshing.photo_depth import LEAST_SHARE, better_depths
 from scene3d.meshing.poisson import close_surface
+from scene3d.meshing.silhouettes import N_ROUNDS, fit_silhouettes, picked_views
 from scene3d.meshing.surfaces import SurfaceSettings, find_surface
 from scene3d.meshing.texture import bake_texture, color_vertices, unwrap
 
@@ -41,6 +42,7 @@ class MeshSettings:
         background: Put a shell behind the mesh that shows what lies around it.
         photo_depth: Better the depth by comparing the photos.
         photo_colors: Take colours from the photos, where there are any, instead of renders.
+        silhouettes: Move the surface until its outlines lie where those of the scene do: for pictures.
     """
 
     views: ViewSettings = field(default_factory=ViewSettings)
@@ -52,6 +54,7 @@ class MeshSettings:
     background: bool = False
     photo_depth: bool = False
     photo_colors: bool = True
+    silhouettes: bool = False
 
     def __post_init__(self) -> None:
         if self.texture_size and not 64 <= self.texture_size <= 16384:
@@ -105,6 +108,9 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
         packing = torch.cat([mesh.vertices, shell.packing])
         mesh = joined(mesh, shell.mesh)
         mesh = replace(mesh, normals=vertex_normals(mesh))
+    if settings.silhouettes:
+        mesh = _with_outlines(mesh, views, 0 if packing is None else len(shell.packing))
+        packing = None if packing is None else torch.cat([mesh.vertices[: -len(shell.packing)], shell.packing])
     if not settings.texture_size:
         return color_vertices(mesh, views.cameras, pictures)
     with Progress(1, "unwrapping") as progress:
@@ -112,6 +118,13 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
         progress.advance()
     with Progress(len(cameras), "baking texture") as progress:
         return bake_texture(unwrapped, views.cameras, pictures, settings.texture_size, progress.advance)
+
+
+def _with_outlines(mesh: Mesh, views: SurfaceViews, n_fixed: int) -> Mesh:
+    """The mesh moved to the outlines of the scene, but for its last n_fixed vertices."""
+    is_fixed = torch.arange(len(mesh.vertices)) >= len(mesh.vertices) - n_fixed
+    with Progress(N_ROUNDS * len(picked_views(len(views.cameras))), "fitting outlines") as progress:
+        return fit_silhouettes(mesh, views, is_fixed, progress.advance)
 
 
 def _unmasked(photo: Photo, render: Tensor) -> Tensor:

@@ -32,10 +32,13 @@ Method = Literal["tsdf", "levelset", "tetrahedra", "poisson", "flexicubes"]
 
 # Points of tetrahedra nearer than this share of a voxel become one.
 SPACING = 0.25
+# Where edges of tetrahedra are crossed is known to this share of a voxel.
+PRECISION = 0.05
 # Longer triangles of tetrahedra, in voxels, must have something behind them.
 LONG_EDGE = 8.0
 # Views that are asked for the opacity of places at most: the time is in proportion.
 OPACITY_VIEWS = 48
+ROUGH_VIEWS = 16
 # Views follow each other by this share of all, or little more.
 GOLDEN = 0.382
 # Cells a side of Poisson surfaces at most.
@@ -107,16 +110,20 @@ def find_surface(scene: Scene, views: SurfaceViews, settings: SurfaceSettings) -
         mesh = level_surface(_opacity(scene, views, settings), views, fusion, settings.level)
     else:
         points = tetra_points(scene.splats(), depth_region(views), SPACING * voxel_size)
-        mesh = tetra_surface(
-            _opacity(scene, views, settings), points, settings.level, settings.max_bytes, LONG_EDGE * voxel_size
-        )
+        opacity = _opacity(scene, views, settings)
+        long, precise = LONG_EDGE * voxel_size, PRECISION * voxel_size
+        # Outlines are fitted to pictures later: fewer views are enough for where edges are crossed.
+        rough = _opacity(scene, views, settings, ROUGH_VIEWS) if settings.as_drawn else None
+        mesh = tetra_surface(opacity, points, settings.level, settings.max_bytes, long, precise, rough)
     logger.info("%s", f"voxels of {voxel_size:.4g}: {mesh.n_faces:,} triangles")
     return mesh
 
 
-def _opacity(scene: Scene, views: SurfaceViews, settings: SurfaceSettings) -> Callable[[Tensor], Tensor]:
-    """Opacity of places by at most OPACITY_VIEWS views, exact from the level upwards."""
-    some = choose_views(views.cameras, OPACITY_VIEWS, int(views.cameras.sizes.max()))
+def _opacity(
+    scene: Scene, views: SurfaceViews, settings: SurfaceSettings, max_views: int = OPACITY_VIEWS
+) -> Callable[[Tensor], Tensor]:
+    """Opacity of places by some views at most, exact from the level upwards."""
+    some = choose_views(views.cameras, max_views, int(views.cameras.sizes.max()))
     # Neighbours see the same: with far ones next to each other, the first few see through to most of what is empty.
     n = len(some)
     step = next(step for step in range(max(1, round(GOLDEN * n)), n + 2) if math.gcd(step, n) == 1)

@@ -78,6 +78,8 @@ def tetra_surface(
     level: float = LEVEL,
     max_bytes: int = 2 << 30,
     longest: float = math.inf,
+    precision: float = 0.0,
+    rough_opacity: Callable[[Tensor], Tensor] | None = None,
 ) -> Mesh:
     """The surface where opacity crosses a level between the corners of Delaunay tetrahedra.
 
@@ -88,6 +90,8 @@ def tetra_surface(
         max_bytes: Memory of the tetrahedra at most.
         longest: Triangles with a longer edge stay only where the place behind them is inside: where nothing is placed,
             in mid-air, tetrahedra reach from one surface to the next.
+        precision: Where edges are crossed need not be known better.
+        rough_opacity: Asked instead of `opacity` for where edges between inner and outer corners are crossed.
 
     Raises:
         ValueError: too few points, too many for the memory, or a level out of range.
@@ -106,7 +110,10 @@ def tetra_surface(
     def is_inside(places: Tensor) -> Tensor:
         return opacity(places) > level
 
-    mesh = march_tetrahedra(corners, tetrahedra, is_inside(corners.points), is_inside)
+    def is_nearly_inside(places: Tensor) -> Tensor:
+        return (rough_opacity or opacity)(places) > level
+
+    mesh = march_tetrahedra(corners, tetrahedra, is_inside(corners.points), is_nearly_inside, precision)
     return without_membranes(mesh, is_inside, longest)
 
 
@@ -129,7 +136,11 @@ def without_membranes(mesh: Mesh, is_inside: Callable[[Tensor], Tensor], longest
 
 
 def march_tetrahedra(
-    corners: TetraPoints, tetrahedra: Tensor, inside: Tensor, is_inside: Callable[[Tensor], Tensor]
+    corners: TetraPoints,
+    tetrahedra: Tensor,
+    inside: Tensor,
+    is_inside: Callable[[Tensor], Tensor],
+    precision: float = 0.0,
 ) -> Mesh:
     """Triangles between inner and outer corners, facing outwards, but for those along edges longer than both splats.
 
@@ -138,6 +149,7 @@ def march_tetrahedra(
         tetrahedra: [T, 4]
         inside: Of the corners. [P] bool
         is_inside: Of any places.
+        precision: Where edges are crossed need not be known better.
     """
     n_inside = inside[tetrahedra].sum(dim=1)
     cut = tetrahedra[(n_inside > 0) & (n_inside < 4)]
@@ -153,7 +165,7 @@ def march_tetrahedra(
     keys = triangles[..., 0] * len(corners.points) + triangles[..., 1]
     unique, faces = torch.unique(keys, return_inverse=True)
     inner, outer = unique // len(corners.points), unique % len(corners.points)
-    return Mesh(bisect(is_inside, corners.points[inner], corners.points[outer]), faces)
+    return Mesh(bisect(is_inside, corners.points[inner], corners.points[outer], precision=precision), faces)
 
 
 def _triangles(cut: Tensor, n_inside: Tensor, turned: Tensor, k: int) -> Tensor:

@@ -16,6 +16,8 @@ from scene3d.ops.triangles import MeshView, blend_pictures, view_mesh
 # Texels between charts: bilinear lookups and a few mipmaps never reach the neighbour.
 PADDING = 4
 GREY = 128.0
+# The time of unwrapping grows with the square of the faces, so parts of a mesh have charts of their own.
+FACES_AT_ONCE = 1500
 # See blend_pictures.
 FACING_POWER = 3.0
 
@@ -43,7 +45,10 @@ def unwrap(mesh: Mesh, size: int, packing: Tensor | None = None) -> Mesh:
 
     atlas = xatlas.Atlas()
     shape = mesh.vertices if packing is None else packing
-    atlas.add_mesh(shape.numpy(), mesh.faces.numpy().astype(np.uint32))
+    parts = split_faces(shape[mesh.faces].mean(dim=1), FACES_AT_ONCE)
+    used = [torch.unique(mesh.faces[part], return_inverse=True) for part in parts]
+    for rows, faces in used:
+        atlas.add_mesh(shape[rows].numpy(), faces.numpy().astype(np.uint32))
     charts, options = xatlas.ChartOptions(), xatlas.PackOptions()
     charts.max_iterations = 1
     options.resolution = size
@@ -52,14 +57,39 @@ def unwrap(mesh: Mesh, size: int, packing: Tensor | None = None) -> Mesh:
     options.create_image = False
     options.bruteForce = False
     atlas.generate(charts, options)
-    origin, faces, uvs = atlas[0]
-    rows = torch.from_numpy(origin.astype(np.int64))
-    return Mesh(
-        mesh.vertices[rows],
-        torch.from_numpy(faces.astype(np.int64)),
-        normals=None if mesh.normals is None else mesh.normals[rows],
-        uvs=torch.from_numpy(np.ascontiguousarray(uvs, dtype=np.float32)),
-    )
+    sources, corners, places, n = [], torch.empty_like(mesh.faces), [], 0
+    for k, (part, (rows, _)) in enumerate(zip(parts, used, strict=True)):
+        origin, faces, uvs = atlas[k]
+        sources.append(rows[torch.from_numpy(origin.astype(np.int64))])
+        corners[part] = torch.from_numpy(faces.astype(np.int64)) + n
+        places.append(torch.from_numpy(np.ascontiguousarray(uvs, dtype=np.float32)))
+        n += len(origin)
+    source = torch.cat(sources)
+    normals = None if mesh.normals is None else mesh.normals[source]
+    return Mesh(mesh.vertices[source], corners, normals, uvs=torch.cat(places))
+
+
+def split_faces(centers: Tensor, at_most: int) -> list[Tensor]:
+    """Parts of at most so many faces, halved across their longest side again and again.
+
+    Args:
+        centers: Of the faces. [F, 3]
+        at_most: Faces in a part.
+
+    Returns:
+        Indices of the faces of each part, each face in one.
+    """
+    parts, left = [], [torch.arange(len(centers))]
+    while left:
+        part = left.pop()
+        if len(part) <= at_most:
+            parts.append(part)
+            continue
+        mine = centers[part]
+        axis = int((mine.amax(dim=0) - mine.amin(dim=0)).argmax())
+        order = part[mine[:, axis].argsort(stable=True)]
+        left += [order[len(order) // 2 :], order[: len(order) // 2]]
+    return parts
 
 
 def bake_texture(

@@ -11,6 +11,7 @@ import torch
 import tyro
 from PIL import Image
 
+from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture, Photo
 from scene3d.core.errors import OutputError
 from scene3d.core.mesh import Mesh
@@ -19,7 +20,7 @@ from scene3d.io.atomic import atomic_write, write_json
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.mesh_files import check_mesh_suffix, write_mesh
 from scene3d.io.registry import read_scene
-from scene3d.meshing.background import without_background
+from scene3d.meshing.background import has_outside, without_background
 from scene3d.meshing.beside import beside
 from scene3d.meshing.consistency import ConsistencySettings
 from scene3d.meshing.depth_views import DepthKind, ViewSettings, choose_views, resolve_depth
@@ -59,7 +60,8 @@ class Config:
     from all around where the scene stands free, else views made up near the splats, which show less."""
     preset: Literal["shape", "pictures"] = "shape"
     """shape = nearest to the true surface where splats lie on it: method tsdf. pictures = looks most like the scene:
-    method tetrahedra, level 0.4, 2 to 4 times as long; rooms want --background too."""
+    method tetrahedra, level 0.4, splats as wide as they are drawn, outlines fitted to those of the scene, a background
+    where there is one; 2 to 4 times as long."""
     method: Method | None = None
     """tsdf = average depth images into signed distances, then marching cubes. levelset = where the rays of all views
     have lost half of their light, on a lattice. tetrahedra = the same between points of the splats, for thin parts.
@@ -103,9 +105,10 @@ class Config:
     photo_depth: Literal["auto", "on", "off"] = "auto"
     """Better the depth by comparing the photos of --capture where they show enough. auto = for scenes of fit
     --surface."""
-    background: bool = False
+    background: Literal["auto", "on", "off"] = "auto"
     """Put a shell behind the mesh that shows what lies around it, 5,120 triangles, so that pictures of it show the room
-    too. It faces inwards; viewers see through it from outside."""
+    too. It faces inwards; viewers see through it from outside. auto = for pictures of scenes that have something opaque
+    beyond --far all around, unless watertight."""
     max_views: int = 120
     """Views at most, evenly picked."""
     max_size: int = 800
@@ -143,14 +146,15 @@ def run(config: Config) -> None:
     config = _settled(config, scene)
     far = config.far if config.far is not None else FAR_SHARE * math.hypot(surround.distance, surround.height)
     settings = replace(_settings(config, out, far), photo_depth=_betters_depth(config, scene))
+    settings = replace(settings, background=_wants_background(config, scene, cameras, settings.views))
     wants_photos = settings.photo_colors or settings.photo_depth
     photos = _photos(capture, cameras.names) if capture is not None and wants_photos else None
     with single_threaded_torch():
         mesh = mesh_scene(scene, cameras, settings, photos)
-    write_mesh(mesh, out, tuple(surround.up.tolist()), double_sided=not config.background)
+    write_mesh(mesh, out, tuple(surround.up.tolist()), double_sided=not settings.background)
     score = None if capture is None else held_out_score(mesh, scene, capture, config.backend)
     if config.turntable:
-        subject = without_background(mesh) if config.background else mesh
+        subject = without_background(mesh) if settings.background else mesh
         _write_picture(beside(scene, mesh, cameras, config.backend), out.with_name(out.stem + MESH_BESIDE))
         _write_turntable(subject, out, tuple(surround.up.tolist()), score)
     colors = "colours at vertices" if mesh.texture is None else f"texture of {mesh.texture.shape[0]} texels"
@@ -195,8 +199,8 @@ def _settings(config: Config, out: Path, far: float) -> MeshSettings:
         finish=FinishSettings(config.min_component, config.max_hole_edges, config.max_faces),
         closed_resolution=config.closed_resolution if config.watertight else 0,
         texture_size=0 if out.suffix.lower() == ".ply" else config.texture_size,
-        background=config.background,
         photo_colors=config.colors_from != "renders",
+        silhouettes=config.preset == "pictures",
     )
 
 
@@ -204,6 +208,12 @@ def _betters_depth(config: Config, scene: Scene) -> bool:
     if config.photo_depth == "auto" and config.capture is not None:
         return config.depth in ("auto", "disc") and resolve_depth(scene, config.depth) == "disc"
     return config.photo_depth == "on"
+
+
+def _wants_background(config: Config, scene: Scene, cameras: Cameras, views: ViewSettings) -> bool:
+    if config.background == "auto":
+        return config.preset == "pictures" and not config.watertight and has_outside(scene, cameras, views)
+    return config.background == "on"
 
 
 def _photos(capture: Capture, names: tuple[str, ...]) -> list[Photo]:
