@@ -287,7 +287,7 @@ def test_many_views_teach_harmonics_and_few_a_network():
 def test_other_kinds_learn_harmonics_too(kind):
     teacher = teacher_of_mesh(ball_mesh())
     cameras = cameras_of(teacher, 63)
-    settings = StudentSettings(kind, 12, last_voxels=20**3, ranks=(16, 16))
+    settings = StudentSettings(kind, 30, last_voxels=24**3, ranks=(16, 16))
     made = convert_scene(teacher, cameras.select(range(60)), cameras.select(range(60, 63)), settings)
     assert made.scene.kind == kind
     assert made.scene.field().decoder.is_harmonic
