@@ -25,6 +25,8 @@ BYTES_PER_VOXEL = (3 + 2) * 4
 # The lattice is moved by this share of a voxel: planes of round coordinates would otherwise run exactly through its
 # points, where the sign is that of rounding.
 LATTICE_SHIFT = 0.37
+# Of that weight, as much must be of looks that end near a point inside: other looks only passed before it.
+NEAR_SHARE = 0.25
 # Voxels per pixel footprint: smaller ones store noise, larger ones lose detail.
 VOXEL_PER_FOOTPRINT = 1.6
 
@@ -58,7 +60,7 @@ class FusionSettings:
     Attributes:
         voxel_size: Distance of lattice points, scene units.
         truncation_voxels: Distances are kept up to this many voxels, at most 4.
-        min_weight: Points seen with less weight in all are unknown; points inside, near which looks of less weight end.
+        min_weight: Points seen with less weight in all are unknown.
         max_bytes: Memory to take at most.
     """
 
@@ -104,8 +106,8 @@ def fuse(images: Sequence[DepthImage], cameras: Cameras, settings: FusionSetting
             blocks, origin, settings.voxel_size, truncation, viewmat, K, depth, trust, distance, weight, near
         )
     # Thin sheets would swell backwards else, as far as distances are kept, where no view looks past them.
-    is_known = torch.where(distance < 0, near, weight) >= settings.min_weight
-    distance[~is_known] = torch.nan
+    is_inside = near >= NEAR_SHARE * settings.min_weight
+    distance[(weight < settings.min_weight) | ((distance < 0) & ~is_inside)] = torch.nan
     return BlockGrid(blocks, distance.reshape(-1, SIDE, SIDE, SIDE), origin, settings.voxel_size)
 
 

@@ -20,7 +20,7 @@ from scene3d.meshing.fusion import DepthImage, world_points
 from scene3d.ops.agreement import ask_views
 from scene3d.ops.pinhole import in_image, to_pixels
 from scene3d.ops.plane_match import GreyPhotos, Search, depth_of, partner_views, planes_of
-from scene3d.ops.triangles import near_edges
+from scene3d.ops.triangles import near_edges, without_specks
 from scene3d.render.planes import depth_normals
 
 SEARCH = Search(4, 0.01, 0.3)
@@ -84,7 +84,7 @@ def _bettered(own: DepthImage, agreed: Tensor, front: Tensor, camera: Cameras) -
     seen = depth_image(sure, (~edge).float(), camera, ViewSettings())
     hidden = (front > 0) & (front < (1 - HIDDEN) * own.depth)
     # Lines and dots of what is hidden are where silhouettes in other views are a pixel off.
-    hidden = _dilated((~hidden).float()[None, None])[0, 0] == 0
+    hidden = torch.nn.functional.max_pool2d((~hidden).float()[None, None], 3, 1, 1)[0, 0] == 0
     weight = own.weight * torch.where(edge, EDGE_WEIGHT, torch.where(hidden, 0.0, OWN_WEIGHT))
     depth = torch.where(edge, own.depth, moved_along(own.depth, sure))
     better = seen.is_known()
@@ -155,19 +155,6 @@ def nearest_places(depths: Sequence[Tensor], cameras: Cameras, i: int, others: S
         column, row = pixels[inside].long().unbind(dim=1)
         near.scatter_reduce_(0, row * width + column, 1 / z[inside], "amax")
     return torch.where(near > 0, 1 / near, 0.0).float().reshape(height, width)
-
-
-def without_specks(depth: Tensor) -> Tensor:
-    """A depth image without pixels and lines nearer or farther than all around: noise is not an edge. [H, W]"""
-    near = torch.where(depth > 0, 1 / depth, 0.0)[None, None]
-    # Closing, then opening, by 3x3.
-    near = -_dilated(-_dilated(near))
-    near = _dilated(-_dilated(-near))[0, 0]
-    return torch.where(near > 0, 1 / near, 0.0)
-
-
-def _dilated(image: Tensor) -> Tensor:
-    return torch.nn.functional.max_pool2d(image, 3, 1, 1)
 
 
 def _typical(depth: Tensor) -> Tensor:

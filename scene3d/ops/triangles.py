@@ -270,6 +270,19 @@ def near_edges(depth: Tensor) -> Tensor:
     return torch.nn.functional.max_pool2d(edge, 2 * EDGE_PIXELS + 1, 1, EDGE_PIXELS)[0, 0] > 0
 
 
+def without_specks(depth: Tensor) -> Tensor:
+    """A depth image without pixels and lines nearer or farther than all around: noise is not an edge. [H, W]"""
+    near = torch.where(depth > 0, 1 / depth, 0.0)[None, None]
+    # Closing, then opening, by 3x3.
+    near = -_dilated(-_dilated(near))
+    near = _dilated(-_dilated(-near))[0, 0]
+    return torch.where(near > 0, 1 / near, 0.0)
+
+
+def _dilated(image: Tensor) -> Tensor:
+    return torch.nn.functional.max_pool2d(image, 3, 1, 1)
+
+
 def _native():  # type: ignore[no-untyped-def]
     if _cpu is None:
         raise BackendUnavailable("cpu", "the native module is not built", "Install with its native code: pip install .")
