@@ -16,6 +16,7 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras, look_at
 from scene3d.core.capture import Capture, Photo
 from scene3d.core.errors import CaptureError, FormatError
+from scene3d.core.fields import HARMONIC_FEATURES
 from scene3d.core.scene import Scene
 from scene3d.io.field_codec import decode_field, encode_field
 from scene3d.io.registry import read_scene, write_scene
@@ -24,7 +25,7 @@ from scene3d.ops.occupancy import is_occupied
 from scene3d.ops.threads import available_threads, set_threads
 from scene3d.recon.field_fit import FieldFitResult, FieldHooks, fit_field
 from scene3d.recon.field_mask import find_occupied
-from scene3d.recon.field_settings import FieldFitSettings, field_preset
+from scene3d.recon.field_settings import HARMONIC_RATE, FieldFitSettings, field_preset
 from scene3d.recon.validate import Validation, ViewScore
 from scene3d.render import field_cpu
 
@@ -294,6 +295,9 @@ def test_the_stage_refuses_options_of_splats(tmp_path: Path):
     order = _field_order(Config(tmp_path, kind="vm", field=FieldConfig(leaf_nodes=5)), ball_capture())
     with pytest.raises(ValueError, match=r"--field\.leaf-nodes: only --kind trivec knows it, got vm"):
         field_settings(order)
+    order = _field_order(Config(tmp_path, kind="vm", field=FieldConfig(coloring="harmonics")), ball_capture())
+    settings = field_settings(order)
+    assert (settings.n_features, settings.lr_decoder) == (HARMONIC_FEATURES, HARMONIC_RATE)
 
 
 def test_the_stage_writes_a_scene_that_info_and_evaluate_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -225,3 +225,16 @@ def test_levels_and_fields_that_do_not_fit_are_refused(
     assert main(["mesh", str(scene_path), "--method", "levelset", "--level", "1.5", *options]) != 0
     assert "level: expected an opacity between 0 and 1, got 1.5" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("size", ["1e-6", "100"])
+def test_voxels_far_from_pixels_are_refused_by_tetrahedra(
+    size: str, scene_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "mesh.ply"
+    options = ["--max-size", "64", "--max-views", "8", "--out", str(out), "--voxel-size", size]
+    assert main(["mesh", str(scene_path), "--method", "tetrahedra", *options]) != 0
+    words = capsys.readouterr().err
+    assert f"voxel_size: {float(size):.4g} is far from pixels. Use " in words
+    assert "is usual" in words
+    assert not out.exists()

@@ -133,7 +133,7 @@ def unpack_mosaic(data: bytes) -> MosaicSdf:
     try:
         body = inflate(data[HEADER.size :], size)
     except ValueError as error:
-        raise ValueError(f"mosaic of {n} cells: {error}") from error
+        raise ValueError(f"mosaic: {error}") from error
     centers = np.frombuffer(body, "<u2", n * 3).reshape(n, 3).astype(np.float32)
     values = np.frombuffer(body, "<i2", offset=n * 6).reshape(n, GRID, GRID, GRID).astype(np.float32)
     positions = torch.from_numpy(centers) / 65535 * side + torch.tensor(low)

@@ -34,6 +34,8 @@ Method = Literal["tsdf", "levelset", "tetrahedra", "poisson", "flexicubes"]
 SPACING = 0.25
 # Where edges of tetrahedra are crossed is known to this share of a voxel.
 PRECISION = 0.05
+# Voxels of tetrahedra may be so much larger or smaller than usual.
+MOST_TIMES = 32
 # Longer triangles of tetrahedra, in voxels, must have something behind them.
 LONG_EDGE = 8.0
 # Views that are asked for the opacity of places at most: the time is in proportion.
@@ -109,6 +111,7 @@ def find_surface(scene: Scene, views: SurfaceViews, settings: SurfaceSettings) -
     elif settings.method == "levelset":
         mesh = level_surface(_opacity(scene, views, settings), views, fusion, settings.level)
     else:
+        _check_spacing(voxel_size, suggest_voxel_size(views.depths, views.cameras))
         points = tetra_points(scene.splats(), depth_region(views), SPACING * voxel_size)
         opacity = _opacity(scene, views, settings)
         long, precise = LONG_EDGE * voxel_size, PRECISION * voxel_size
@@ -129,6 +132,15 @@ def _opacity(
     step = next(step for step in range(max(1, round(GOLDEN * n)), n + 2) if math.gcd(step, n) == 1)
     spread = some.select([i * step % n for i in range(n)])
     return opacity_function(scene, spread, settings.level)
+
+
+def _check_spacing(voxel_size: float, usual: float) -> None:
+    """Nothing else tells: corners are those of splats, however large a voxel is."""
+    least, most = usual / MOST_TIMES, usual * MOST_TIMES
+    if not least <= voxel_size <= most:
+        raise ValueError(
+            f"voxel_size: {voxel_size:.4g} is far from pixels. Use {least:.3g} to {most:.3g}; {usual:.3g} is usual"
+        )
 
 
 def smooth_surface(raw: Mesh, settings: SurfaceSettings, voxel_size: float) -> Mesh:

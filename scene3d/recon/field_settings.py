@@ -25,6 +25,7 @@ OPEN_FIRST_VOXELS = 64**3
 MAX_LEAF_NODES = 65
 NETWORK_RATES: dict[FieldKind, float] = {"hash": 0.01, "mlp": 2e-3}
 MAX_BASES = 1 << 18
+HARMONIC_RATE = 0.01  # First step of the basis of harmonics, in fits to photos.
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from scene3d.io.registry import FIELD_FILE, write_scene
 from scene3d.recon import field_checkpoint, fit_files
 from scene3d.recon.field_fit import FieldFitResult, FieldHooks, fit_field
 from scene3d.recon.field_settings import (
+    HARMONIC_RATE,
     FieldFitSettings,
     LeavesName,
     PlacingName,
@@ -206,6 +207,7 @@ def field_settings(order: Order, has_bounds: bool = True) -> FieldFitSettings:
         given["first_voxels"] = given["last_voxels"] if is_network else min(preset.first_voxels, given["last_voxels"])
     if given.get("coloring") == "harmonics":
         given["n_features"] = HARMONIC_FEATURES
+        given["lr_decoder"] = HARMONIC_RATE
     return replace(preset, **common, **given)
 
 
