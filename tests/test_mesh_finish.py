@@ -17,7 +17,7 @@ from scene3d.core.mesh import Mesh, vertex_normals
 from scene3d.io.mesh_files import read_mesh, upright, write_mesh
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.compare import CompareSettings, compare_meshes, compare_parts, pixel_footprint
-from scene3d.meshing.finish import FinishSettings, boundary_loops, close_holes, finish, remove_specks
+from scene3d.meshing.finish import FinishSettings, boundary_loops, close_holes, decimate, finish, remove_specks
 from scene3d.meshing.picture import mesh_picture
 from scene3d.meshing.preview import turntable
 from scene3d.meshing.texture import bake_texture, color_vertices, fill_unknown, split_faces, unwrap
@@ -65,6 +65,26 @@ def test_decimation_keeps_the_budget_and_the_shape():
     assert small.normals is not None
     assert float(sphere_field(small.vertices).abs().max()) < 0.03
     assert abs(area_and_volume(small)[1] / (4 / 3 * math.pi) - 1) < 0.02
+
+
+def test_closed_meshes_stay_closed_when_triangles_go():
+    fewer = decimate(sphere(0.04), 3000)
+    assert fewer.n_faces == 3000
+    assert is_closed(fewer)
+
+
+def test_corners_at_one_place_move_apart():
+    one = sphere(0.5)
+    far = one.vertices[:, 0].argmax()
+    other = Mesh(
+        one.vertices * torch.tensor([-1.0, 1, 1]) + torch.tensor([2.0, 0, 0]) * one.vertices[far], one.faces.flip(1)
+    )
+    both = joined(one, other)
+    assert len(torch.unique(both.vertices, dim=0)) < len(both.vertices)
+    apart = decimate(both, both.n_faces)
+    assert is_closed(apart)
+    assert len(torch.unique(apart.vertices, dim=0)) == len(apart.vertices)
+    assert float((apart.vertices - both.vertices).abs().amax()) < 1e-2
 
 
 def test_parallel_squares_are_their_distance_apart():
