@@ -11,6 +11,7 @@ import pytest
 import torch
 from field_scenes import random_field
 
+from scene3d.core.cameras import Cameras
 from scene3d.core.errors import FormatError
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.mesh import Mesh
@@ -23,7 +24,7 @@ from scene3d.recon import imitate, students
 from scene3d.recon import teacher as teacher_module
 from scene3d.recon.field_settings import FieldFitSettings
 from scene3d.recon.imitate import imitate_density, occupied_cells
-from scene3d.recon.students import StudentSettings, convert_scene, first_splats, render_capture
+from scene3d.recon.students import STEPS, StudentKind, StudentSettings, convert_scene, first_splats, render_capture
 from scene3d.recon.surface_colors import with_view_colors
 from scene3d.recon.teacher import teacher_of_mesh, teacher_of_scene
 from scene3d.render import field_cpu
@@ -32,6 +33,7 @@ from scene3d.render.free_views import views_among, views_around
 from scene3d.render.splat_matter import splat_matter
 from scene3d.render.surround import from_points
 from scene3d.stages import convert
+from scene3d.stages.convert_kind import usual_steps
 
 if not field_cpu.is_available():
     pytest.skip("the native module is not built", allow_module_level=True)
@@ -292,3 +294,14 @@ def test_other_kinds_learn_harmonics_too(kind):
     assert made.scene.kind == kind
     assert made.scene.field().decoder.is_harmonic
     assert made.fidelity_db > 10
+
+
+def test_fields_of_larger_renders_take_more_steps() -> None:
+    def steps(kind: StudentKind, side: int) -> int:
+        return usual_steps(kind, Cameras(torch.eye(4)[None], torch.eye(3)[None], torch.tensor([[side, side // 2]])))
+
+    assert steps("vm", 100) == steps("vm", 200) == STEPS["vm"]
+    assert 2 * STEPS["vm"] < steps("vm", 400) < 3 * STEPS["vm"]
+    assert steps("vm", 4000) == 6 * STEPS["vm"]
+    assert steps("hash", 400) == STEPS["hash"]
+    assert steps("splats", 400) == STEPS["splats"]

@@ -12,6 +12,7 @@ from scene3d.compress.field_pack import pack_field
 from scene3d.compress.goal import Goal
 from scene3d.core.cameras import Cameras
 from scene3d.core.errors import FormatError
+from scene3d.core.fields import NETWORK_KINDS
 from scene3d.core.scene import Scene, SceneInfo
 from scene3d.io.camera_path import find_cameras, read_cameras
 from scene3d.io.mesh_files import read_mesh
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 N_JUDGES = 6
 # Where nothing is said. Directions are learned by a field for each place of its own: it wants more of them.
 SPLAT_VIEWS, FIELD_VIEWS = 80, 120
+# Steps are for renders of so many pixels a side; of larger ones they grow with this power of it, at most so many times.
+SMALL_SIDE, STEP_GROWTH, MOST_STEPS = 200, 1.3, 6.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class KindOptions:
     """How a scene becomes another kind."""
 
     steps: int | None = None
-    """Steps of fitting to renders of the scene. More are closer and slower; the default depends on the kind."""
+    """Steps of fitting to renders of the scene. More are closer and slower; the default depends on the kind and, of
+    fields, on the size of the renders."""
     views: int | None = None
     """Renders to learn from. Default: 80 for splats, 120 for fields."""
     view_size: int = 400
@@ -98,13 +102,21 @@ def run(source: Path, scene: Scene | None, out: Path, kind: StudentKind, options
     teacher = teacher_of_mesh(read_mesh(source)) if scene is None else teacher_of_scene(scene)
     cameras = _views(source, scene, teacher, options, n + N_JUDGES)
     learned, held_out = cameras.select(range(n)), cameras.select(range(n, len(cameras)))
-    steps = STEPS[kind] if options.steps is None else options.steps
+    steps = usual_steps(kind, learned) if options.steps is None else options.steps
     voxels = None if options.voxels is None else options.voxels**3
     settings = StudentSettings(kind, steps, options.splats, voxels, seed=options.seed)
     made = convert_scene(teacher, learned, held_out, settings)
     info = SceneInfo(source=str(source), made_by=f"scene3d {__version__}", up=options.up)
     remarks = _write(replace(made.scene, info=info), out, options, held_out)
     print("\n".join([*_report(teacher, made), *remarks, f"{size_text(scene_size(out))} -> {out}"]))
+
+
+def usual_steps(kind: StudentKind, views: Cameras) -> int:
+    """More for fields of larger renders: what they learn, they learn ray by ray. Networks would take too long."""
+    if kind == "splats" or kind in NETWORK_KINDS:
+        return STEPS[kind]
+    side = float(views.sizes.amax(dim=1).float().median())
+    return round(STEPS[kind] * min(max(side / SMALL_SIDE, 1.0) ** STEP_GROWTH, MOST_STEPS))
 
 
 def _check(scene: Scene | None, kind: StudentKind, options: KindOptions) -> None:
