@@ -133,11 +133,12 @@ def decimate(mesh: Mesh, max_faces: int) -> Mesh:
     if bool((_edge_counts(mesh) % 2 == 1).any()):
         result = _simplified(mesh, max_faces, HASTES[0])
         return result.with_faces(face_areas(result) > 0)
-    # Edges of four faces come from collapsing many edges at a time.
-    results = [_simplified(mesh, max_faces, HASTES[0])]
-    while not is_closed(results[-1]) and len(results) < len(HASTES):
-        results.append(_simplified(mesh, max_faces, HASTES[len(results)]))
-    return _moved_apart(results[-1])
+    for haste in HASTES:
+        result = _simplified(mesh, max_faces, haste)
+        # Edges of four faces come from collapsing many edges at a time.
+        if is_closed(result):
+            break
+    return _moved_apart(result)
 
 
 def _moved_apart(mesh: Mesh) -> Mesh:

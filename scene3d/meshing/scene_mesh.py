@@ -102,15 +102,14 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
             "mesh: expected a surface, got none. Leave --voxel-size to its default, about 1.6 pixels: larger ones "
             "swallow the scene, smaller ones leave gaps. Or use a smaller --min-weight"
         )
-    packing = None
+    n_own, shell = len(mesh.vertices), None
     if settings.background:
         shell = _background(scene, cameras, mesh, settings.views)
-        packing = torch.cat([mesh.vertices, shell.packing])
         mesh = joined(mesh, shell.mesh)
         mesh = replace(mesh, normals=vertex_normals(mesh))
     if settings.silhouettes:
-        mesh = _with_outlines(mesh, views, 0 if packing is None else len(shell.packing))
-        packing = None if packing is None else torch.cat([mesh.vertices[: -len(shell.packing)], shell.packing])
+        mesh = _with_outlines(mesh, views, n_own)
+    packing = None if shell is None else torch.cat([mesh.vertices[:n_own], shell.packing])
     if not settings.texture_size:
         return color_vertices(mesh, views.cameras, pictures)
     with Progress(1, "unwrapping") as progress:
@@ -120,9 +119,9 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
         return bake_texture(unwrapped, views.cameras, pictures, settings.texture_size, progress.advance)
 
 
-def _with_outlines(mesh: Mesh, views: SurfaceViews, n_fixed: int) -> Mesh:
-    """The mesh moved to the outlines of the scene, but for its last n_fixed vertices."""
-    is_fixed = torch.arange(len(mesh.vertices)) >= len(mesh.vertices) - n_fixed
+def _with_outlines(mesh: Mesh, views: SurfaceViews, n_free: int) -> Mesh:
+    """The mesh with its first n_free vertices moved to the outlines of the scene."""
+    is_fixed = torch.arange(len(mesh.vertices)) >= n_free
     with Progress(N_ROUNDS * len(picked_views(len(views.cameras))), "fitting outlines") as progress:
         return fit_silhouettes(mesh, views, is_fixed, progress.advance)
 

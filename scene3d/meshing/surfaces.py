@@ -111,7 +111,8 @@ def find_surface(scene: Scene, views: SurfaceViews, settings: SurfaceSettings) -
     elif settings.method == "levelset":
         mesh = level_surface(_opacity(scene, views, settings), views, fusion, settings.level)
     else:
-        _check_spacing(voxel_size, suggest_voxel_size(views.depths, views.cameras))
+        if settings.voxel_size is not None:
+            _check_spacing(voxel_size, suggest_voxel_size(views.depths, views.cameras))
         points = tetra_points(scene.splats(), depth_region(views), SPACING * voxel_size)
         opacity = _opacity(scene, views, settings)
         long, precise = LONG_EDGE * voxel_size, PRECISION * voxel_size
