@@ -154,6 +154,17 @@ def test_texture_shows_what_the_pictures_show():
     assert float(error.mean()) < 0.02
 
 
+@pytest.mark.parametrize("size", [2.0**-16, 2.0**16])
+def test_meshes_of_all_sizes_are_unwrapped_alike(size: float):
+    pytest.importorskip("xatlas", reason="unwrapping needs it: pip install scene3d[mesh]")
+    mesh = sphere(0.15)
+    found, expected = unwrap(Mesh(mesh.vertices * size, mesh.faces), 256), unwrap(mesh, 256)
+    assert found.uvs is not None
+    assert expected.uvs is not None
+    assert torch.equal(found.faces, expected.faces)
+    assert torch.equal(found.uvs, expected.uvs)
+
+
 def test_vertices_that_no_picture_shows_take_the_colors_of_their_neighbours():
     mesh, cameras = sphere(0.15), ring_cameras(12).select([0])
     pictures = [torch.full((96, 96, 3), 200, dtype=torch.uint8)]

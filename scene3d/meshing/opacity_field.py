@@ -21,6 +21,7 @@ from scene3d.core.gaussians import Gaussians
 from scene3d.core.scene import Scene
 from scene3d.render import cpu
 from scene3d.render.density import density_at
+from scene3d.render.near import with_near
 from scene3d.render.types import RasterSettings
 
 # Places that some view sees through to this much are empty, whatever the others say.
@@ -71,6 +72,7 @@ def splat_opacity(
     params = native.Params32(*bare)
     opacity, n_views = torch.ones(len(places)), torch.zeros(len(places), dtype=torch.int32)
     places = places.contiguous()
+    raster = with_near(raster, gaussians.means, cameras)
     for i in range(len(cameras)):
         call = cpu.call_settings(cpu.pinhole(cameras, i), raster, 0)
         native.opacity_from_view(call, params, places, enough, opacity, n_views)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -44,7 +45,7 @@ def unwrap(mesh: Mesh, size: int, packing: Tensor | None = None) -> Mesh:
     import xatlas
 
     atlas = xatlas.Atlas()
-    shape = mesh.vertices if packing is None else packing
+    shape = _of_usual_size(mesh.vertices if packing is None else packing)
     parts = split_faces(shape[mesh.faces].mean(dim=1), FACES_AT_ONCE)
     used = [torch.unique(mesh.faces[part], return_inverse=True) for part in parts]
     for rows, faces in used:
@@ -67,6 +68,12 @@ def unwrap(mesh: Mesh, size: int, packing: Tensor | None = None) -> Mesh:
     source = torch.cat(sources)
     normals = None if mesh.normals is None else mesh.normals[source]
     return Mesh(mesh.vertices[source], corners, normals, uvs=torch.cat(places))
+
+
+def _of_usual_size(vertices: Tensor) -> Tensor:
+    """Scaled without rounding to 2 to 4 units: small triangles are no triangles to xatlas."""
+    longest = float((vertices.amax(dim=0) - vertices.amin(dim=0)).max()) if len(vertices) else 0.0
+    return vertices if longest == 0 else vertices * 2.0 ** (1 - math.floor(math.log2(longest)))
 
 
 def split_faces(centers: Tensor, at_most: int) -> list[Tensor]:

@@ -31,6 +31,7 @@ from scene3d.recon.scene_frame import scene_extent
 from scene3d.recon.settings import FitSettings
 from scene3d.recon.step import Outcome, Rates, View
 from scene3d.recon.validate import Validation, validate
+from scene3d.render.near import with_near
 from scene3d.render.types import RasterSettings
 
 LOG_EVERY = 50
@@ -128,7 +129,9 @@ class _Run:
         self.capture, self.settings, self.hooks = capture, settings, hooks
         self.extent = scene_extent(capture.cameras.select(capture.train))
         self.photos = PhotoStore(capture)
-        self.raster = RasterSettings(antialiased=settings.antialiased, absgrad=settings.strategy.absgrad)
+        raster = RasterSettings(antialiased=settings.antialiased, absgrad=settings.strategy.absgrad)
+        # From where a run begins, so that it stays the same throughout.
+        self.raster = with_near(raster, gaussians.means, capture.cameras.select(capture.train))
         objective = with_depth_maps(hooks.objective, capture, settings)
         self.descent = Descent(settings, objective, hooks.influence is not None)
         self.state = self._first_state(gaussians)

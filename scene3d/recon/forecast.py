@@ -17,6 +17,7 @@ from scene3d.recon.optim import AdamState
 from scene3d.recon.photos import PhotoStore, reduced_size
 from scene3d.recon.settings import FitSettings
 from scene3d.recon.step import Rates, View
+from scene3d.render.near import with_near
 from scene3d.render.types import RasterSettings
 
 N_FRACTIONS = 200
@@ -149,8 +150,9 @@ def check_memory(capture: Capture, n_start: int, settings: FitSettings, device_t
 def _time_step(store: PhotoStore, view: int, gaussians: Gaussians, scale: int, settings: FitSettings) -> float:
     state = AdamState.start(gaussians, settings.sh_degree)
     stats, descent = GradStats.zeros(len(state)), Descent(settings)
-    raster = RasterSettings(antialiased=settings.antialiased)
-    photo = View(view, store.camera(view, scale), store.target(view, scale), losses.BLACK, raster)
+    camera = store.camera(view, scale)
+    raster = with_near(RasterSettings(antialiased=settings.antialiased), gaussians.means, camera)
+    photo = View(view, camera, store.target(view, scale), losses.BLACK, raster)
     still = Rates(dict.fromkeys(state.values, 0.0), 0.0, 1.0, True)
     times = []
     for _ in range(N_REPEATS):

@@ -16,6 +16,7 @@ from scene3d.ops.rays import camera_rays, tiled_pixels
 from scene3d.ops.warp import frame_points, stretch
 from scene3d.render import field_cpu, field_cuda, field_reference
 from scene3d.render.field_march import MarchSettings, RaySums, shade
+from scene3d.render.near import with_near_of_field
 from scene3d.render.types import RasterSettings, RasterStats, Render
 
 # Rays at once: their features are what takes memory, 0.6 kB each.
@@ -45,7 +46,8 @@ def render_field(
     Differentiable in the parameters of the field, except normals.
     """
     name = choose_backend(backend, field)
-    marcher = _Marcher(field, MarchSettings(near=settings.near, far=settings.far), name)
+    settings = with_near_of_field(settings, field)
+    marcher = _Marcher(field, MarchSettings(near=settings.near_z, far=settings.far), name)
     draw = _native_view if marcher.native is not None and not settings.with_normals else _render_view
     if field.shell is not None and draw is not _native_view:
         asked = "normals" if settings.with_normals else f"the backend {name}, or gradients"

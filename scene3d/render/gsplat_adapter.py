@@ -87,7 +87,7 @@ def _call(
         Ks=cameras.Ks,
         width=cameras.width(),
         height=cameras.height(),
-        near_plane=settings.near,
+        near_plane=settings.near_z,
         far_plane=settings.far,
         eps2d=settings.eps2d,
         sh_degree=degree,

@@ -40,7 +40,7 @@ def native_arguments(camera: Pinhole, settings: RasterSettings, degree: int) -> 
         camera.width,
         camera.height,
         degree,
-        settings.near,
+        settings.near_z,
         settings.far,
         settings.eps2d,
         *settings.background,

@@ -9,6 +9,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.checks import Dims
 from scene3d.core.gaussians import Gaussians
 from scene3d.render import backends
+from scene3d.render.near import with_near
 from scene3d.render.types import RasterSettings, Render
 
 
@@ -41,6 +42,7 @@ def rasterize(
     """
     _check_tensors(gaussians, cameras)
     _check_cameras(cameras)
+    settings = with_near(settings, gaussians.means, cameras)
     _check_settings(settings, gaussians.sh_degree)
     name = backends.choose(backend, gaussians.device, gaussians.dtype)
     # The CUDA code reads cameras on the CPU: from elsewhere it would have to wait for them.
@@ -99,8 +101,8 @@ def _check_settings(settings: RasterSettings, stored_degree: int) -> None:
     degree = settings.sh_degree
     if degree is not None and not 0 <= degree <= stored_degree:
         raise ValueError(f"sh_degree: expected 0 to {stored_degree}, the degree stored, got {degree}")
-    if not 0 < settings.near <= settings.far:
-        raise ValueError(f"near, far: expected 0 < near <= far, got {settings.near} and {settings.far}")
+    if not 0 < settings.near_z <= settings.far:
+        raise ValueError(f"near, far: expected 0 < near <= far, got {settings.near_z} and {settings.far}")
     if not settings.eps2d >= 0:
         raise ValueError(f"eps2d: expected 0 or more square pixels, got {settings.eps2d}")
     if len(settings.background) != 3:

@@ -118,7 +118,7 @@ def _visible(
     masked afterwards would still poison the gradients.
     """
     depths = gaussians.means @ view.viewmat[2, :3] + view.viewmat[2, 3]
-    rows = torch.nonzero(usable & (depths >= settings.near) & (depths <= settings.far) & (depths > 0))[:, 0]
+    rows = torch.nonzero(usable & (depths >= settings.near_z) & (depths <= settings.far) & (depths > 0))[:, 0]
     projected, opacities = _project(gaussians.select(rows), view, settings)
     xx, yy = projected.covars2d[:, 0], projected.covars2d[:, 2]
     is_sound = projected.conics.isfinite().all(dim=1) & projected.means2d.isfinite().all(dim=1)

@@ -22,6 +22,7 @@ from scene3d.ops import sh
 from scene3d.ops.quaternions import from_rotmat, to_rotmat
 from scene3d.render import backends, cpu, surfels_cuda
 from scene3d.render.discs import Discs, screen_gradient
+from scene3d.render.near import with_near
 from scene3d.render.reference import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE
 from scene3d.render.types import RasterSettings, RasterStats, Render
 
@@ -63,6 +64,7 @@ def rasterize_surfels(
         raise ValueError(f"camera: expected one view, got {len(camera)}")
     # The native CPU code takes float64 too.
     name = backends.choose(backend, gaussians.device) if backend != "reference" else backend
+    settings = with_near(settings, gaussians.means, camera)
     discs = see_discs(gaussians, camera, settings)
     if name == "gsplat":
         raise BackendUnavailable("gsplat", "it draws no discs here", "Use one of auto, cpu, cuda, reference")
@@ -123,7 +125,7 @@ class _Call:
         self.size = (camera.height(), camera.width())
         self.focal = (K[0][0], K[1][1])
         pinhole = (K[0][0], K[1][1], K[0][2], K[1][2])
-        self.settings = cpu.native().SurfelSettings(*pinhole, settings.near, unit, self.size[1], self.size[0], cutoff)
+        self.settings = cpu.native().SurfelSettings(*pinhole, settings.near_z, unit, self.size[1], self.size[0], cutoff)
         self.suffix = "32" if like.dtype == torch.float32 else "64"
         self.state = getattr(cpu.native(), "SurfelState" + self.suffix)()
         self.images = torch.empty(PIXEL_NUMBERS, *self.size, dtype=like.dtype)
@@ -168,7 +170,7 @@ def blend_reference(
     """The same by dense torch, each disc against each pixel: the oracle of the native code."""
     K, (height, width) = camera.Ks[0].to(discs.rgb), (camera.height(), camera.width())
     order = discs.matrices[:, 2, 2].detach().argsort(stable=True)
-    order = order[discs.matrices[order, 2, 2] >= settings.near]
+    order = order[discs.matrices[order, 2, 2] >= settings.near_z]
     t, s, p = discs.matrices[order].unbind(dim=2)
     a, b, c = torch.linalg.cross(s, p), torch.linalg.cross(p, t), torch.linalg.cross(t, s)
     det = (p * c).sum(dim=1)
@@ -181,7 +183,7 @@ def blend_reference(
     gap = (rays[:, None, :2] - (p[:, :2] / p[:, 2:])) * torch.stack([K[0, 0], K[1, 1]])
     blur = 2 * gap.square().sum(dim=2)
     z = det / across
-    is_disc = (on_disc < blur) & (z > settings.near)
+    is_disc = (on_disc < blur) & (z > settings.near_z)
     z = torch.where(is_disc, z, p[:, 2].expand_as(z))
     power = torch.where(is_disc, on_disc, blur)
     alphas = (discs.opacities[order] * torch.exp(-0.5 * power)).clamp(max=MAX_ALPHA)

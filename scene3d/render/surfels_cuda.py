@@ -46,7 +46,7 @@ class _Call:
         K = camera.Ks[0].tolist()
         self.size, self.device = (camera.height(), camera.width()), discs.rgb.device
         self.focal = (K[0][0], K[1][1])
-        numbers = [K[0][0], K[1][1], K[0][2], K[1][2], settings.near, unit]
+        numbers = [K[0][0], K[1][1], K[0][2], K[1][2], settings.near_z, unit]
         width, height = camera.width(), camera.height()
         self.settings = cuda_call.module.SurfelSettings(
             numbers, width, height, torch.are_deterministic_algorithms_enabled(), cuda.list_limit(memory_limit)

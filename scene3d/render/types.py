@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Of scenes a few units large.
+USUAL_NEAR = 0.01
+
 
 @dataclass(frozen=True)
 class RasterSettings:
@@ -14,7 +17,7 @@ class RasterSettings:
 
     Attributes:
         sh_degree: Degree evaluated; None takes all that is stored.
-        near: Gaussians whose centre is nearer are dropped, scene units.
+        near: Gaussians whose centre is nearer are dropped, scene units. None = what suits the scene, see render.near.
         far: Gaussians whose centre is farther are dropped, scene units.
         eps2d: Added to the diagonal of the screen covariance, square pixels: no Gaussian is smaller than a pixel.
         antialiased: Scale opacity by sqrt(det Σ / det (Σ + eps2d)), Mip-Splatting (Yu et al. 2024).
@@ -25,7 +28,7 @@ class RasterSettings:
     """
 
     sh_degree: int | None = None
-    near: float = 0.01
+    near: float | None = None
     far: float = 1e10
     eps2d: float = 0.3
     antialiased: bool = False
@@ -33,6 +36,11 @@ class RasterSettings:
     with_depth: bool = False
     with_normals: bool = False
     absgrad: bool = False
+
+    @property
+    def near_z(self) -> float:
+        """`near`, or that of scenes of usual size where it is open."""
+        return USUAL_NEAR if self.near is None else self.near
 
 
 @dataclass(frozen=True)
