@@ -10,7 +10,8 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.mesh import Mesh
 from scene3d.meshing.depth_views import SurfaceViews
 from scene3d.meshing.outlines import REACH, find_outlines, outward_directions, shifts_of
-from scene3d.meshing.silhouettes import MAX_VIEWS, Pulls, fit_silhouettes, picked_views, solve
+from scene3d.meshing.pulls import Pulls, solve
+from scene3d.meshing.silhouettes import MAX_VIEWS, fit_silhouettes, picked_views
 from scene3d.ops import triangles
 
 pytestmark = pytest.mark.skipif(triangles._cpu is None, reason="the native module is not built")
@@ -130,11 +131,15 @@ def test_displacements_are_the_least_of_their_squares():
     A = torch.stack([x * x, x * y, x * z, y * y, y * z, z * z], dim=1)
     pulls = Pulls(A, 0.3 * directions)
     d = solve(mesh, pulls).double()
-    edges = {tuple(sorted((int(a), int(b)))) for f in mesh.faces for a, b in ((f[0], f[1]), (f[1], f[2]), (f[2], f[0]))}
+    pairs = {tuple(sorted((int(a), int(b)))) for f in mesh.faces for a, b in ((f[0], f[1]), (f[1], f[2]), (f[2], f[0]))}
+    length = {pair: float((mesh.vertices[pair[0]] - mesh.vertices[pair[1]]).norm()) for pair in pairs}
+    mean = sum(length.values()) / len(length)
+    # Short edges are stiffer.
+    edges = {pair: max(1.0, mean / length[pair]) for pair in pairs}
 
     def energy(d: Tensor) -> Tensor:
         pulled = ((directions.double() * d).sum(dim=1) - 0.3).square().sum()
-        stiff = sum(((d[a] - d[b]).square().sum() for a, b in edges), torch.zeros((), dtype=torch.float64))
+        stiff = sum((k * (d[a] - d[b]).square().sum() for (a, b), k in edges.items()), d.new_zeros(()))
         return pulled + stiff + 0.02 * d.square().sum()
 
     (slope,) = torch.autograd.grad(energy(d.requires_grad_()), d)

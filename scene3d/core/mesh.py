@@ -71,6 +71,28 @@ class Mesh:
         return replace(self, vertices=self.vertices[used], faces=place[faces], **kept)
 
 
+def face_edges(faces: Tensor) -> Tensor:
+    """Edges of faces [F, 3], along each: those from corner 0 to 1 of all, then 1 to 2, then 2 to 0. [3F, 2]"""
+    return torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+
+
+def unique_edges(mesh: Mesh) -> Tensor:
+    """Every edge once, the lower vertex first, in the order of their numbers. [E, 2]"""
+    return _numbered_edges(mesh)[0]
+
+
+def edge_counts(mesh: Mesh) -> Tensor:
+    """How many faces each of unique_edges belongs to. [E]"""
+    return _numbered_edges(mesh)[1]
+
+
+def _numbered_edges(mesh: Mesh) -> tuple[Tensor, Tensor]:
+    n = max(len(mesh.vertices), 1)
+    ends = face_edges(mesh.faces).sort(dim=1).values
+    keys, counts = torch.unique(ends[:, 0] * n + ends[:, 1], return_counts=True)
+    return torch.stack([keys // n, keys % n], dim=1), counts
+
+
 def face_normals(mesh: Mesh) -> Tensor:
     """Normals of faces, of twice their area in length. [F, 3]"""
     a, b, c = mesh.corners().unbind(dim=1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
-from scene3d.core.mesh import Mesh
+from scene3d.core.mesh import Mesh, face_edges
 from scene3d.core.scene import Scene
 from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, choose_views, render_views
 from scene3d.meshing.fusion import DepthImage, world_points
@@ -108,7 +108,7 @@ def background_of(mesh: Mesh, views: SurfaceViews) -> Background:
     seen = ~radius.isnan()
     reach = torch.zeros(len(directions), dtype=torch.float64)
     reach.scatter_reduce_(0, bins(sights.through), ROOM * sights.through.norm(dim=1), "amax")
-    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = face_edges(faces)
     edges = torch.cat([edges, edges.flip(1)])
     # Faces between two directions must stay behind what is seen in either.
     reach = reach.clone().scatter_reduce_(0, edges[:, 0], reach[edges[:, 1]], "amax")

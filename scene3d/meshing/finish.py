@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scene3d.core.mesh import Mesh, face_areas, vertex_normals
+from scene3d.core.mesh import Mesh, edge_counts, face_areas, face_edges, vertex_normals
 
 # How hastily triangles are left out, from the usual to the most careful.
 HASTES = (7, 5, 3)
@@ -74,8 +74,7 @@ def boundary_loops(mesh: Mesh) -> list[list[int]]:
 
     Where several holes meet in one vertex, no chain goes through it: those holes are left out.
     """
-    faces = mesh.faces.numpy()
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = face_edges(mesh.faces).numpy()
     n = len(mesh.vertices)
     keys, reverse = edges[:, 0] * n + edges[:, 1], edges[:, 1] * n + edges[:, 0]
     border = edges[~np.isin(keys, reverse)]
@@ -97,13 +96,7 @@ def boundary_loops(mesh: Mesh) -> list[list[int]]:
 
 def is_closed(mesh: Mesh) -> bool:
     """Whether every edge belongs to exactly two faces."""
-    return mesh.n_faces > 0 and bool((_edge_counts(mesh) == 2).all())
-
-
-def _edge_counts(mesh: Mesh) -> Tensor:
-    """How many faces each edge belongs to. [E]"""
-    edges = torch.cat([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]]).sort(dim=1).values
-    return torch.unique(edges[:, 0] * len(mesh.vertices) + edges[:, 1], return_counts=True)[1]
+    return mesh.n_faces > 0 and bool((edge_counts(mesh) == 2).all())
 
 
 def close_holes(mesh: Mesh, max_edges: int) -> Mesh:
@@ -130,7 +123,7 @@ def decimate(mesh: Mesh, max_faces: int) -> Mesh:
 
     A mesh without borders becomes one whose edges belong to two faces each, if need be with triangles without area.
     """
-    if bool((_edge_counts(mesh) % 2 == 1).any()):
+    if bool((edge_counts(mesh) % 2 == 1).any()):
         result = _simplified(mesh, max_faces, HASTES[0])
         return result.with_faces(face_areas(result) > 0)
     for haste in HASTES:

@@ -16,7 +16,8 @@ from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
 from scene3d.meshing.background import Background, background_of, joined
 from scene3d.meshing.consistency import ConsistencySettings, keep_consistent
-from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, choose_views, render_views
+from scene3d.meshing.depth_views import DepthKind, SurfaceViews, ViewSettings, choose_views, render_views, resolve_depth
+from scene3d.meshing.depth_votes import REACHES, settle, without_refuted
 from scene3d.meshing.finish import FinishSettings, finish, is_closed, remove_specks
 from scene3d.meshing.photo_depth import LEAST_SHARE, better_depths
 from scene3d.meshing.poisson import close_surface
@@ -76,18 +77,7 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
     """
     if settings.photo_depth and photos is None:
         raise ValueError("photo_depth: expected photos, got none")
-    with Progress(len(cameras), "rendering depth") as progress:
-        views = render_views(scene, cameras, settings.views, progress.advance)
-    if settings.photo_depth and photos is not None:
-        with Progress(len(cameras), "comparing photos") as progress:
-            views = replace(views, depths=better_depths(views, photos, progress.advance))
-    with Progress(len(cameras), "comparing views") as progress:
-        views = replace(views, depths=keep_consistent(views.depths, cameras, settings.consistency, progress.advance))
-    surface = settings.surface
-    if settings.photo_depth:
-        # Places of which photos say nothing have looks of less weight.
-        surface = replace(surface, min_weight=LEAST_SHARE * surface.min_weight)
-    raw = find_surface(scene, views, surface)
+    raw, views = _raw_surface(scene, cameras, settings, photos)
     if settings.closed_resolution and raw.n_faces:
         raw = remove_specks(raw, settings.finish.min_component)
         raw = close_surface(raw, settings.closed_resolution, settings.surface.max_bytes)
@@ -117,6 +107,41 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
         progress.advance()
     with Progress(len(cameras), "baking texture") as progress:
         return bake_texture(unwrapped, views.cameras, pictures, settings.texture_size, progress.advance)
+
+
+def _raw_surface(
+    scene: Scene, cameras: Cameras, settings: MeshSettings, photos: Sequence[Photo] | None
+) -> tuple[Mesh, SurfaceViews]:
+    """The raw surface, and what the views show with the depths that others confirm."""
+    with Progress(len(cameras), "rendering depth") as progress:
+        views = render_views(scene, cameras, settings.views, progress.advance)
+    if settings.photo_depth and photos is not None:
+        with Progress(len(cameras), "comparing photos") as progress:
+            views = replace(views, depths=better_depths(views, photos, progress.advance))
+    with Progress(len(cameras), "comparing views") as progress:
+        agreed = replace(views, depths=keep_consistent(views.depths, cameras, settings.consistency, progress.advance))
+    surface = settings.surface
+    if settings.photo_depth:
+        # Places of which photos say nothing have looks of less weight.
+        surface = replace(surface, min_weight=LEAST_SHARE * surface.min_weight)
+    raw = find_surface(scene, agreed, surface)
+    if raw.n_faces and surface.method in ("levelset", "tetrahedra") and not surface.as_drawn:
+        raw = _as_views_have_it(raw, views, resolve_depth(scene, settings.views.depth), settings.photo_depth)
+    return raw, agreed
+
+
+def _as_views_have_it(raw: Mesh, views: SurfaceViews, kind: DepthKind, is_bettered: bool) -> Mesh:
+    """What views are against left out; moved to depths of discs and those bettered by photos.
+
+    Median depths lie behind the surface and mean ones are worse: those move nothing, these say nothing. Places that one
+    view alone shows have no other vote, so depths count that others do not confirm.
+    """
+    is_sharp = is_bettered or kind == "disc"
+    if not is_sharp and kind != "median":
+        return raw
+    how, n_rounds = (settle, len(REACHES)) if is_sharp else (without_refuted, 1)
+    with Progress(n_rounds * len(views.cameras), "asking views") as progress:
+        return how(raw, views.depths, views.cameras, progress.advance)
 
 
 def _with_outlines(mesh: Mesh, views: SurfaceViews, n_free: int) -> Mesh:

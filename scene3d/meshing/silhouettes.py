@@ -10,7 +10,7 @@ neighbouring vertices. Few rounds are needed, each with the outlines of the move
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.mesh import Mesh, vertex_normals
 from scene3d.meshing.depth_views import SurfaceViews
 from scene3d.meshing.outlines import Across, find_outlines, outward_directions, shifts_of
+from scene3d.meshing.pulls import Pulls, solve, squares
 from scene3d.meshing.texture import color_vertices
 from scene3d.ops.triangles import MeshView, view_mesh
 
@@ -27,23 +28,6 @@ MAX_VIEWS = 48
 N_ROUNDS = 2
 # Outlines that lines of pixels meet at a flatter angle are seen by the lines of the other direction. Cosine.
 MIN_ACROSS = 0.5
-# Of an edge between vertices, beside the pull of one pixel in one view.
-STIFFNESS = 1.0
-INERTIA = 0.02
-N_SOLVER_STEPS = 40
-
-
-@dataclass(frozen=True)
-class Pulls:
-    """Least squares of the displacements d of V vertices: the least of d . A d - 2 b . d.
-
-    Attributes:
-        A: Upper triangles xx xy xz yy yz zz. [V, 6]
-        b: Weights times scene units. [V, 3]
-    """
-
-    A: Tensor
-    b: Tensor
 
 
 def fit_silhouettes(
@@ -129,40 +113,9 @@ def _pull(
     """Add pulls at pixels, along directions [P, 2] in the picture."""
     size = seen.depth[at] / camera.Ks[0, 0, 0].float()
     world = direction @ camera.viewmats[0, :2, :3].float()
-    x, y, z = world.unbind(dim=1)
-    square = torch.stack([x * x, x * y, x * z, y * y, y * z, z * z], dim=1)
+    square = squares(world)
     corners = mesh.faces[seen.face[at].long()]
     for k in range(3):
         weight = seen.weights[at][:, k] * found.weight
         pulls.A.index_add_(0, corners[:, k], weight[:, None] * square)
         pulls.b.index_add_(0, corners[:, k], (weight * found.shift * size)[:, None] * world)
-
-
-def solve(mesh: Mesh, pulls: Pulls) -> Tensor:
-    """Displacements that meet the pulls, neighbours alike: conjugate gradients. [V, 3]"""
-    edges = torch.cat([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]]).sort(dim=1).values
-    n = len(mesh.vertices)
-    keys = torch.unique(edges[:, 0] * n + edges[:, 1])
-    a, b = keys // n, keys % n
-    degree = torch.bincount(torch.cat([a, b]), minlength=n)
-    full = pulls.A[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].reshape(-1, 3, 3)
-    diagonal = pulls.A[:, [0, 3, 5]] + STIFFNESS * degree[:, None] + INERTIA
-
-    def apply(d: Tensor) -> Tensor:
-        apart = STIFFNESS * (d[a] - d[b])
-        stiff = torch.zeros_like(d).index_add_(0, a, apart).index_add_(0, b, -apart)
-        return (full @ d[..., None])[..., 0] + stiff + INERTIA * d
-
-    d, residual = torch.zeros_like(pulls.b), pulls.b.clone()
-    direction = residual / diagonal
-    product = (residual * direction).sum()
-    for _ in range(N_SOLVER_STEPS):
-        if not float(product) > 0:
-            break
-        image = apply(direction)
-        length = product / (direction * image).sum()
-        d, residual = d + length * direction, residual - length * image
-        preconditioned = residual / diagonal
-        following = (residual * preconditioned).sum()
-        direction, product = preconditioned + following / product * direction, following
-    return d

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
-from scene3d.core.mesh import Mesh, face_normals, vertex_normals
+from scene3d.core.mesh import Mesh, face_edges, face_normals, vertex_normals
 from scene3d.ops.triangles import MeshView, blend_pictures, view_mesh
 
 # Texels between charts: bilinear lookups and a few mipmaps never reach the neighbour.
@@ -186,8 +186,7 @@ def _spread_over_edges(mesh: Mesh, colors: Tensor, known: Tensor) -> Tensor:
     share = torch.zeros(len(places)).index_add_(0, place, known.float())
     mean = torch.zeros(len(places), 3).index_add_(0, place, colors * known[:, None])
     mean, reached = mean / share.clamp_min(1)[:, None], share > 0
-    faces = place[mesh.faces]
-    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = face_edges(place[mesh.faces])
     edges = torch.cat([edges, edges.flip(1)])
     while not bool(reached.all()):
         wanted = edges[~reached[edges[:, 0]] & reached[edges[:, 1]]]

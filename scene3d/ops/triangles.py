@@ -11,7 +11,7 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras
 from scene3d.core.checks import Dims
 from scene3d.core.errors import BackendUnavailable
-from scene3d.core.mesh import Mesh, face_normals
+from scene3d.core.mesh import Mesh, face_edges, face_normals
 
 try:
     from scene3d import _cpu
@@ -168,7 +168,7 @@ def _angle_normals(mesh: Mesh, normals: Tensor) -> Tensor:  # [V, 3] float64
 def _edge_normals(mesh: Mesh, normals: Tensor, ends: Tensor) -> Tensor:  # [E, 2] -> [E, 3]
     """Sums of the normals of the faces at edges."""
     n = len(mesh.vertices)
-    edges = torch.cat([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]]).sort(dim=1).values
+    edges = face_edges(mesh.faces).sort(dim=1).values
     keys, place = torch.unique(edges[:, 0] * n + edges[:, 1], return_inverse=True)
     total = torch.zeros(len(keys), 3, dtype=torch.float64).index_add_(0, place, normals.repeat(3, 1))
     wanted = ends.sort(dim=1).values

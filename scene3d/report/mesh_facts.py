@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from scene3d.core.mesh import Mesh, face_areas
+from scene3d.core.mesh import Mesh, face_areas, face_edges
 from scene3d.report.facts import size_text
 
 
@@ -94,7 +94,6 @@ def _triangles_per_edge(mesh: Mesh) -> torch.Tensor:
     if mesh.n_faces == 0:
         return torch.zeros(0, dtype=torch.int64)
     _, place = torch.unique(mesh.vertices, dim=0, return_inverse=True)
-    faces = place[mesh.faces]
-    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=1).values
+    edges = face_edges(place[mesh.faces]).sort(dim=1).values
     edges = edges[edges[:, 0] != edges[:, 1]]
     return torch.unique(edges, dim=0, return_counts=True)[1]
