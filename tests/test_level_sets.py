@@ -182,9 +182,9 @@ def test_too_few_and_too_many_points_are_refused():
     few = TetraPoints(torch.zeros(4, 3), torch.ones(4))
     with pytest.raises(ValueError, match="splats: expected opaque ones before the cameras"):
         tetra_surface(soft_ball, few)
-    many = TetraPoints(torch.zeros(100_000, 3), torch.ones(100_000))
+    many = TetraPoints(torch.zeros(200_000, 3), torch.ones(200_000))
     with pytest.raises(
-        ValueError, match=r"points: 100,000 would take 0\.2 GB, allowed are 0\.1\. Use a larger --voxel-size"
+        ValueError, match=r"points: 200,000 would take 0\.3 GB, allowed are 0\.1\. Use a larger --voxel-size"
     ):
         tetra_surface(soft_ball, many, max_bytes=100 << 20)
 

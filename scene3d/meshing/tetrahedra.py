@@ -27,8 +27,9 @@ BOX = 3.0
 MIN_OPACITY = 0.1
 # Shares of the longest edge by which the places behind a triangle lie behind it.
 BEHIND = (0.03, 0.1, 0.3)
-# Of tetrahedra, their neighbours and what is done with them.
-BYTES_PER_POINT = 2000
+# Of tetrahedra, their neighbours and what is done with them: 1,370 at the most of scenes measured, with 3.6 triangles a
+# point. Noise, with 8, would take twice as much.
+BYTES_PER_POINT = 1500
 
 
 @dataclass(frozen=True)
