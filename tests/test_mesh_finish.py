@@ -154,6 +154,18 @@ def test_texture_shows_what_the_pictures_show():
     assert float(error.mean()) < 0.02
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_few_triangles_take_nothing_away_from_meshes_of_any_size(size: float):
+    pytest.importorskip("fast_simplification", reason="decimation needs it: pip install scene3d[mesh]")
+    mesh = sphere(0.04)
+    fewer = decimate(Mesh(mesh.vertices * size, mesh.faces), 100)
+    assert fewer.n_faces <= 100
+    assert is_closed(fewer)
+    at_corners, within = fewer.vertices.norm(dim=1) / size, fewer.corners().mean(dim=1).norm(dim=1) / size
+    assert 1.0 < float(at_corners.min()) <= float(at_corners.max()) < 1.1
+    assert 0.85 < float(within.min()) <= float(within.max()) < 1.0
+
+
 @pytest.mark.parametrize("size", [2.0**-16, 2.0**16])
 def test_meshes_of_all_sizes_are_unwrapped_alike(size: float):
     pytest.importorskip("xatlas", reason="unwrapping needs it: pip install scene3d[mesh]")

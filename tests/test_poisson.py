@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,8 +32,25 @@ def test_a_torus_keeps_its_hole():
     assert float(torus_field(closed.vertices).abs().mean()) < 0.02
 
 
-def test_a_flat_sheet_is_closed_too():
-    assert is_closed(close_surface(square(0.0), 32))
+@pytest.mark.parametrize("turn", [0.0, 0.4])
+def test_what_was_not_seen_does_not_swell(turn: float):
+    ball = extract_surface(dense_grid(sphere_field, 1.0, 0.1))
+    rotation = torch.tensor([[1, 0, 0], [0, math.cos(turn), -math.sin(turn)], [0, math.sin(turn), math.cos(turn)]])
+    upper = ball.with_faces(ball.corners().mean(dim=1)[:, 2] > 0)
+    closed = close_surface(replace(upper, vertices=upper.vertices @ rotation.T), 64)
+    assert is_closed(closed)
+    assert euler_number(closed) == 2
+    assert area_and_volume(closed)[1] == pytest.approx(2 / 3 * math.pi, rel=0.13)
+    assert float((closed.vertices @ rotation)[:, 2].min()) > -0.15
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e4])
+def test_sheets_of_all_sizes_are_closed_to_slabs(size: float):
+    sheet = square(0.0)
+    closed = close_surface(replace(sheet, vertices=sheet.vertices * size), 32)
+    low, high = closed.vertices.amin(dim=0), closed.vertices.amax(dim=0)
+    assert is_closed(closed)
+    assert float(high[2] - low[2]) < 0.15 * float(high[0] - low[0])
 
 
 def test_resolutions_out_of_range_are_refused_with_the_number_to_use():

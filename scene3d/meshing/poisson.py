@@ -1,11 +1,17 @@
 """Poisson: the closed surface whose inside best explains oriented points; what nobody saw is closed smoothly.
 
+Below a table that was seen from above only, the inside would swell to a bag larger than the table: nothing is inside
+beyond the convex hull of what was seen.
+
 The field f with the gradient of smallest error against the normals v solves div grad f = div v, which Fourier
 transforms turn into a division (Kazhdan 2005; Peng et al. 2021). The surface is where f has its mean at the points.
 """
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +27,12 @@ SMOOTHING = 1.0
 # Complex 64-bit numbers that live at once: three components, a product, the sum.
 BYTES_PER_CELL = 5 * 8
 POINTS_PER_CELL = 6
+# The hull is that of its largest faces and of evenly spread directions, so many of each.
+N_HULL_FACES, N_DIRECTIONS = 64, 64
+# What was seen lies at least so far within the hull, cells.
+HULL_MARGIN = 0.6
+# Lattice points compared with the hull at once.
+AT_ONCE = 1 << 18
 
 
 def close_surface(mesh: Mesh, resolution: int, max_bytes: int = 2 << 30, seed: int = 0) -> Mesh:
@@ -44,6 +56,10 @@ def close_surface(mesh: Mesh, resolution: int, max_bytes: int = 2 << 30, seed: i
     origin = (low + high) / 2 - cell * resolution / 2
     place = ((points.double() - origin) / cell).float()
     field = poisson_field(place, normals, resolution)
+    steepness = (_look_up(field, place + normals) - _look_up(field, place - normals)).mean() / 2
+    directions = hull_directions(mesh.vertices)
+    reach = (((mesh.vertices.double() - origin) / cell).float() @ directions.T).amax(dim=0) + HULL_MARGIN
+    _clip(field, directions, reach, float(steepness.clamp_min(torch.finfo(field.dtype).tiny)))
     return extract_surface(_as_blocks(field, origin, cell))
 
 
@@ -76,6 +92,36 @@ def poisson_field(place: Tensor, normals: Tensor, resolution: int) -> Tensor:
             border = field.select(axis, end)
             border.copy_(border.clamp_min(least))
     return field
+
+
+def hull_directions(vertices: Tensor) -> Tensor:
+    """Outward directions of planes that bound points [P, 3]: their polyhedron is little larger than the hull. [D, 3]"""
+    from scipy.spatial import ConvexHull, QhullError
+
+    k = torch.arange(N_DIRECTIONS, dtype=torch.float64) + 0.5
+    z, turn = 1 - 2 * k / N_DIRECTIONS, math.pi * (3 - math.sqrt(5)) * k
+    ring = (1 - z * z).sqrt()
+    axes = torch.cat([torch.eye(3, dtype=torch.float64), -torch.eye(3, dtype=torch.float64)])
+    spread = torch.cat([axes, torch.stack([ring * turn.cos(), ring * turn.sin(), z], dim=1)]).float()
+    size = float((vertices.amax(dim=0) - vertices.amin(dim=0)).max())
+    points = ((vertices.double() - vertices[0].double()) / size).numpy()
+    try:
+        hull = ConvexHull(points)
+    except QhullError:
+        return spread  # A flat sheet has no hull with an inside.
+    a, b, c = (points[hull.simplices[:, k]] for k in range(3))
+    largest = np.argsort(-np.linalg.norm(np.cross(b - a, c - a), axis=1), kind="stable")[:N_HULL_FACES]
+    return torch.cat([torch.from_numpy(hull.equations[largest, :3]).float(), spread])
+
+
+def _clip(field: Tensor, directions: Tensor, reach: Tensor, steepness: float) -> None:
+    """Make a field [R, R, R] positive, in place, beyond planes [D, 3] at distances [D] from the first cell."""
+    n = field.shape[0]
+    inside = (field.reshape(-1) < 0).nonzero()[:, 0]
+    for rows in inside.split(AT_ONCE):
+        place = torch.stack([rows % n, rows // n % n, rows // n**2], dim=1).float()
+        beyond = steepness * (place @ directions.T - reach).amax(dim=1)
+        field.view(-1)[rows] = torch.maximum(field.view(-1)[rows], beyond)
 
 
 def _check(resolution: int, max_bytes: int) -> None:
