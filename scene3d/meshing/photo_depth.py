@@ -2,8 +2,9 @@
 
 Fits leave surfaces where the colours of all views suit best: up to a pixel behind what bulges, for splats reach beyond
 silhouettes, and more where light is mirrored. Patches of photos know better, where there is something to be seen on
-them; planes that others confirm are made even by votes of those around, and what lies between them moves along. Edges
-and thin parts are left to the scene.
+them; planes that others confirm are made even by votes of those around, and what lies between them moves along. Thin
+parts are left to the scene. Done twice, the second time from a mesh of what came of the first: it is nearer, has fewer
+holes, and tells which photos really see a place.
 """
 
 from __future__ import annotations
@@ -15,15 +16,14 @@ from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Photo
+from scene3d.meshing.depth_guess import DepthGuess
 from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, depth_image
 from scene3d.meshing.fusion import DepthImage, world_points
 from scene3d.ops.agreement import ask_views
 from scene3d.ops.pinhole import in_image, to_pixels
-from scene3d.ops.plane_match import GreyPhotos, Search, depth_of, partner_views, planes_of
+from scene3d.ops.plane_match import GreyPhotos, depth_of
 from scene3d.ops.triangles import near_edges, without_specks
-from scene3d.render.planes import depth_normals
 
-SEARCH = Search(4, 0.01, 0.3)
 # Rounds in which planes that others confirm are made even, how far apart those of one surface pass, share of the depth,
 # and the weight of planes that are not confirmed.
 N_VOTES, APART, UNSURE = 4, 0.003, 0.05
@@ -32,8 +32,12 @@ TOLERANCE = 0.003
 MIN_AGREE = 2
 # Patches less alike than this show nothing: 1 is what chance gives.
 MAX_COST = 0.8
-# Weight of the scene's own depth where photos say nothing, and near edges, where patches show two surfaces.
+# Weight of the scene's own depth where photos say nothing, and near edges.
 OWN_WEIGHT, EDGE_WEIGHT = 0.2, 0.5
+# Patches show two surfaces near edges of what is narrower than so many pixels and nearer than what is around by more
+# than this share of the depth; pixels are near such things up to NEAR_THIN.
+THIN_PIXELS, THIN_DEPTH = 15, 0.02
+NEAR_THIN = 4
 # Own depths farther behind a place that photos of others show, share of the depth, are those of mirror images.
 HIDDEN = 0.02
 # Own depths are moved by less than this share of themselves. What is known in a square of pixels counts 1 / LITTLE
@@ -44,13 +48,14 @@ LEAST_SHARE = 0.1
 
 
 def better_depths(
-    views: SurfaceViews, photos: Sequence[Photo], on_view: Callable[[], None] = lambda: None
+    views: SurfaceViews, photos: Sequence[Photo], guess: DepthGuess, on_view: Callable[[], None] = lambda: None
 ) -> tuple[DepthImage, ...]:
     """The depths of the views, as far as photos confirm better ones by those, else their own with less weight.
 
     Args:
         views: Of the scene, from where the photos were taken.
         photos: One per view. What their masks or their transparency hide says nothing.
+        guess: What to begin with.
         on_view: Called after each view.
 
     Raises:
@@ -58,37 +63,56 @@ def better_depths(
     """
     cameras = views.cameras
     _check_sizes(photos, cameras)
-    starts = [torch.where(image.is_known(), image.depth, 0.0) for image in views.depths]
-    partners = partner_views(cameras, torch.stack([_typical(depth) for depth in starts]))
     shown = [_shown(photo) for photo in photos]
     grey = GreyPhotos((_colors(photo) for photo in photos), cameras, shown)
     planes = []
-    for i, depth in enumerate(starts):
-        camera = cameras.select([i])
-        better, cost = grey.match(i, partners[i], planes_of(depth, depth_normals(depth, camera)[0], camera), SEARCH)
-        speaks, where = (depth > 0) & (cost < MAX_COST), shown[i]
+    for i, start in enumerate(guess.planes):
+        better, cost = grey.match(i, guess.partners[i], start, guess.search)
+        speaks, where = (start[0] > 0) & (cost < MAX_COST), shown[i]
         planes.append(torch.where(speaks if where is None else speaks & where, better, 0.0))
         on_view()
-    trusts = [torch.where(depth > 0, 1.0, UNSURE) for depth in _agreed(planes, cameras, partners)]
+    trusts = [torch.where(depth > 0, 1.0, UNSURE) for depth in _agreed(planes, cameras, guess.asked)]
     even = [grey.vote(i, planes[i], trust, N_VOTES, APART) for i, trust in enumerate(trusts)]
-    agreed = _agreed(even, cameras, partners)
-    fronts = (nearest_places(agreed, cameras, i, partners[i]) for i in range(len(cameras)))
-    both = enumerate(zip(views.depths, agreed, fronts, strict=True))
-    return tuple(_bettered(*depths, cameras.select([i])) for i, depths in both)
+    agreed = _agreed(even, cameras, guess.asked)
+    result = []
+    for i, own in enumerate(views.depths):
+        front = nearest_places(agreed, cameras, i, guess.partners[i])
+        edge = near_edges(without_specks(own.depth))
+        mixed = edge & near_thin(own.depth, depth_of(guess.planes[i])) if guess.has_edges else edge
+        result.append(_bettered(own, edge, torch.where(mixed, 0.0, agreed[i]), front, cameras.select([i])))
+    return tuple(result)
 
 
-def _bettered(own: DepthImage, agreed: Tensor, front: Tensor, camera: Cameras) -> DepthImage:
-    """What photos confirm, else the own depth, moved as they say of places around; near edges the own."""
-    edge = near_edges(without_specks(own.depth))
-    sure = torch.where(edge, 0.0, agreed)
-    seen = depth_image(sure, (~edge).float(), camera, ViewSettings())
+def _bettered(own: DepthImage, edge: Tensor, sure: Tensor, front: Tensor, camera: Cameras) -> DepthImage:
+    """What photos confirm, else the own depth, moved as they say of places around; near edges as it is."""
+    seen = depth_image(sure, torch.ones_like(sure), camera, ViewSettings())
     hidden = (front > 0) & (front < (1 - HIDDEN) * own.depth)
     # Lines and dots of what is hidden are where silhouettes in other views are a pixel off.
     hidden = torch.nn.functional.max_pool2d((~hidden).float()[None, None], 3, 1, 1)[0, 0] == 0
     weight = own.weight * torch.where(edge, EDGE_WEIGHT, torch.where(hidden, 0.0, OWN_WEIGHT))
-    depth = torch.where(edge, own.depth, moved_along(own.depth, sure))
+    depth = torch.where(edge, own.depth, moved_along(own.depth, torch.where(edge, 0.0, sure)))
     better = seen.is_known()
-    return DepthImage(torch.where(better, seen.depth, depth), torch.where(better, seen.weight, weight))
+    seen_weight = torch.where(edge, EDGE_WEIGHT, 1.0) * seen.weight
+    return DepthImage(torch.where(better, seen.depth, depth), torch.where(better, seen_weight, weight))
+
+
+def near_thin(*depths: Tensor) -> Tensor:
+    """Pixels within NEAR_THIN of what is thin in any of some depth images. [H, W] bool"""
+    thin = torch.stack([is_thin(depth) for depth in depths]).any(dim=0)
+    return torch.nn.functional.max_pool2d(thin.float()[None], 2 * NEAR_THIN + 1, 1, NEAR_THIN)[0] > 0
+
+
+def is_thin(depth: Tensor) -> Tensor:
+    """What is narrower than THIN_PIXELS and clearly nearer than what is around. [H, W] bool
+
+    Args:
+        depth: z, 0 = unknown. [H, W]
+    """
+    near = torch.where(depth > 0, 1 / depth, 0.0)[None, None]
+    margin = THIN_PIXELS // 2
+    far = -torch.nn.functional.max_pool2d(-near, THIN_PIXELS, 1, margin)
+    wide = torch.nn.functional.max_pool2d(far, THIN_PIXELS, 1, margin)
+    return (near - wide > THIN_DEPTH * near)[0, 0]
 
 
 def _check_sizes(photos: Sequence[Photo], cameras: Cameras) -> None:
@@ -155,8 +179,3 @@ def nearest_places(depths: Sequence[Tensor], cameras: Cameras, i: int, others: S
         column, row = pixels[inside].long().unbind(dim=1)
         near.scatter_reduce_(0, row * width + column, 1 / z[inside], "amax")
     return torch.where(near > 0, 1 / near, 0.0).float().reshape(height, width)
-
-
-def _typical(depth: Tensor) -> Tensor:
-    known = depth[depth > 0]
-    return known.double().median() if len(known) else torch.tensor(1.0, dtype=torch.float64)

@@ -15,10 +15,13 @@ from scene3d.core.mesh import Mesh, vertex_normals
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
 from scene3d.meshing.background import Background, background_of, joined
+from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.consistency import ConsistencySettings, keep_consistent
+from scene3d.meshing.depth_guess import mesh_guess, own_guess
 from scene3d.meshing.depth_views import DepthKind, SurfaceViews, ViewSettings, choose_views, render_views, resolve_depth
 from scene3d.meshing.depth_votes import REACHES, settle, without_refuted
 from scene3d.meshing.finish import FinishSettings, finish, is_closed, remove_specks
+from scene3d.meshing.fusion import DepthImage, FusionSettings, fuse, suggest_voxel_size
 from scene3d.meshing.photo_depth import LEAST_SHARE, better_depths
 from scene3d.meshing.poisson import close_surface
 from scene3d.meshing.silhouettes import N_ROUNDS, fit_silhouettes, picked_views
@@ -116,14 +119,10 @@ def _raw_surface(
     with Progress(len(cameras), "rendering depth") as progress:
         views = render_views(scene, cameras, settings.views, progress.advance)
     if settings.photo_depth and photos is not None:
-        with Progress(len(cameras), "comparing photos") as progress:
-            views = replace(views, depths=better_depths(views, photos, progress.advance))
+        views = replace(views, depths=_compared(views, photos, settings))
     with Progress(len(cameras), "comparing views") as progress:
         agreed = replace(views, depths=keep_consistent(views.depths, cameras, settings.consistency, progress.advance))
-    surface = settings.surface
-    if settings.photo_depth:
-        # Places of which photos say nothing have looks of less weight.
-        surface = replace(surface, min_weight=LEAST_SHARE * surface.min_weight)
+    surface = _surface_settings(settings)
     raw = find_surface(scene, agreed, surface)
     if raw.n_faces and surface.method in ("levelset", "tetrahedra") and not surface.as_drawn:
         raw = _as_views_have_it(raw, views, resolve_depth(scene, settings.views.depth), settings.photo_depth)
@@ -142,6 +141,34 @@ def _as_views_have_it(raw: Mesh, views: SurfaceViews, kind: DepthKind, is_better
     how, n_rounds = (settle, len(REACHES)) if is_sharp else (without_refuted, 1)
     with Progress(n_rounds * len(views.cameras), "asking views") as progress:
         return how(raw, views.depths, views.cameras, progress.advance)
+
+
+def _surface_settings(settings: MeshSettings) -> SurfaceSettings:
+    # Places of which photos say nothing have looks of less weight.
+    share = LEAST_SHARE if settings.photo_depth else 1.0
+    return replace(settings.surface, min_weight=share * settings.surface.min_weight)
+
+
+def _compared(views: SurfaceViews, photos: Sequence[Photo], settings: MeshSettings) -> tuple[DepthImage, ...]:
+    """Depths bettered by photos, from the scene's own, then from a mesh of what came of it."""
+    cameras = views.cameras
+    with Progress(2 * len(cameras), "comparing photos") as progress:
+        own = own_guess(views)
+        first = better_depths(views, photos, own, progress.advance)
+        rough = _rough_mesh(first, cameras, settings)
+        if rough.n_faces == 0:
+            return first
+        return better_depths(views, photos, mesh_guess(rough, own, cameras), progress.advance)
+
+
+def _rough_mesh(depths: Sequence[DepthImage], cameras: Cameras, settings: MeshSettings) -> Mesh:
+    """A first mesh, no finer than the pixels of the views."""
+    kept, surface = keep_consistent(depths, cameras, settings.consistency), _surface_settings(settings)
+    if not any(bool(image.is_known().any()) for image in kept):
+        return Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))
+    voxel_size = max(suggest_voxel_size(kept, cameras), surface.voxel_size or 0.0)
+    fusion = FusionSettings(voxel_size, surface.truncation_voxels, surface.min_weight, surface.max_bytes)
+    return finish(extract_surface(fuse(kept, cameras, fusion)), replace(settings.finish, max_faces=0))
 
 
 def _with_outlines(mesh: Mesh, views: SurfaceViews, n_free: int) -> Mesh:
