@@ -13,7 +13,7 @@ import torch
 from mesh_shapes import area_and_volume, box, dense_grid, is_closed, ring_cameras, sphere_field, square
 
 from scene3d.core.errors import FormatError, OutputError
-from scene3d.core.mesh import Mesh, vertex_normals
+from scene3d.core.mesh import Mesh, edge_counts, face_edges, unique_edges, vertex_normals
 from scene3d.io.mesh_files import read_mesh, upright, write_mesh
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.compare import CompareSettings, compare_meshes, compare_parts, pixel_footprint
@@ -65,6 +65,37 @@ def test_decimation_keeps_the_budget_and_the_shape():
     assert small.normals is not None
     assert float(sphere_field(small.vertices).abs().max()) < 0.03
     assert abs(area_and_volume(small)[1] / (4 / 3 * math.pi) - 1) < 0.02
+
+
+def test_edges_of_two_triangles_are_five():
+    pair = Mesh(torch.zeros(5, 3), torch.tensor([[3, 1, 0], [0, 1, 4]]))
+    assert face_edges(pair.faces).tolist() == [[3, 1], [0, 1], [1, 0], [1, 4], [0, 3], [4, 0]]
+    assert unique_edges(pair).tolist() == [[0, 1], [0, 3], [0, 4], [1, 3], [1, 4]]
+    assert edge_counts(pair).tolist() == [2, 1, 1, 1, 1]
+    assert unique_edges(Mesh(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.int64))).shape == (0, 2)
+
+
+def test_borders_keep_their_place_while_triangles_go():
+    pytest.importorskip("fast_simplification", reason="decimation needs it: pip install scene3d[mesh]")
+    ball = sphere(0.04)
+    strip = ball.with_faces(ball.corners().mean(dim=1)[:, 2].abs() < 0.3)
+    fewer = decimate(strip, strip.n_faces // 3)
+    assert fewer.n_faces == strip.n_faces // 3
+    rim, left = (
+        torch.cat([mesh.vertices[torch.tensor(loop)] for loop in boundary_loops(mesh)]) for mesh in (strip, fewer)
+    )
+    assert float(torch.cdist(rim.double(), left.double()).min(dim=1).values.max()) < 1e-6
+    # Rims alone are more than that.
+    assert decimate(strip, 100).n_faces <= 100
+
+
+def test_planes_at_a_slant_keep_the_budget():
+    pytest.importorskip("fast_simplification", reason="decimation needs it: pip install scene3d[mesh]")
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)))[0]
+    cube = extract_surface(dense_grid(lambda p: (p @ turn).abs().amax(dim=1) - 0.8, 1.5, 0.06))
+    fewer = decimate(cube, 1000)
+    assert fewer.n_faces <= 1000
+    assert is_closed(fewer)
 
 
 def test_closed_meshes_stay_closed_when_triangles_go():

@@ -3,8 +3,9 @@
     python tools/bench_small_meshes.py captures/mechanical-matte pgsr/scene.ply
 
 First table: distances from the true mesh of the capture, exact and not aligned, of what training views see, for all
-triangles of the fused surface, for fewer (quadric decimation), and for FlexiCubes of several numbers of cells. Second
-table: mesh to mosaic of signed distances to bytes to mesh, of a gear and a torus (nothing of the capture).
+triangles of the fused surface, for level set and tetrahedra, for fewer of each (quadric decimation), and for FlexiCubes
+of several numbers of cells. Second table: mesh to mosaic of signed distances to bytes to mesh, of a gear and a torus
+(nothing of the capture).
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ from scene3d.io.mesh_files import read_mesh
 from scene3d.io.registry import read_scene
 from scene3d.meshing.block_grid import SIDE, evaluate_blocks, extract_surface
 from scene3d.meshing.compare import CompareSettings, MeshComparison, compare_meshes, pixel_footprint
-from scene3d.meshing.consistency import ConsistencySettings, keep_consistent
-from scene3d.meshing.depth_views import DepthKind, ViewSettings, render_views
+from scene3d.meshing.depth_views import DepthKind, ViewSettings
 from scene3d.meshing.finish import FinishSettings, decimate, finish
-from scene3d.meshing.fusion import FusionSettings, fuse, suggest_voxel_size
 from scene3d.meshing.mosaic import mesh_of_mosaic, mosaic_of_mesh, pack_mosaic, unpack_mosaic
-from scene3d.meshing.surfaces import SurfaceSettings, few_triangles
+from scene3d.meshing.scene_mesh import MeshSettings, raw_surface
+from scene3d.meshing.surfaces import Method, SurfaceSettings, few_triangles
 from scene3d.ops.threads import set_threads, single_threaded_torch
 
 TURN_DEG, AXIS = 33.0, (0.4, 0.7, 0.6)
@@ -51,8 +51,12 @@ class Config:
     """Of the views that are fused."""
     far: float = 4.6
     """Surfaces farther from the cameras are left out."""
-    shares: tuple[int, ...] = (4, 16, 64)
-    """Quadric decimation to one triangle in so many."""
+    photo_depth: bool = False
+    """Better the depth by comparing the photos."""
+    methods: tuple[Method, ...] = ("levelset", "tetrahedra")
+    """Beside tsdf, with as few triangles."""
+    shares: tuple[int, ...] = (4, 10, 16, 64)
+    """Quadric decimation to one in so many of the triangles of tsdf."""
     cells: tuple[int, ...] = (64, 96, 128)
     """FlexiCubes along the longest side."""
     mosaics: tuple[int, ...] = (100, 300, 1000)
@@ -74,18 +78,27 @@ def print_compact(config: Config) -> None:
     capture = read_capture(config.capture)
     truth, train = read_mesh(config.capture / "mesh.ply"), capture.cameras.select(capture.train)
     settings = CompareSettings((pixel_footprint(truth, train),), config.n_samples)
-    raw = fused(config, capture)
-    whole = finish(raw, FinishSettings(max_faces=0))
+    whole = surface(config, capture, "tsdf")
     print(f"| {' | '.join(COLUMNS)} |")
     base = compare_meshes(whole, truth, settings, train)
     print(compact_row("TSDF, all triangles", base, base, None), flush=True)
-    makers: list[tuple[str, Callable[[], Mesh]]] = [
-        (f"1/{share}", lambda share=share: decimate(whole, whole.n_faces // share)) for share in config.shares
-    ]
+    makers: list[tuple[str, Callable[[], Mesh]]] = []
+    for method in ("tsdf", *config.methods):
+        mesh = whole if method == "tsdf" else surface(config, capture, method)
+        if method != "tsdf":
+            found = compare_meshes(mesh, truth, settings, train)
+            print(compact_row(f"{method}, all triangles", found, base, None), flush=True)
+        for share in config.shares:
+            makers.append(
+                (f"{method}, 1/{share}", lambda mesh=mesh, share=share: decimate(mesh, whole.n_faces // share))
+            )
     for cells in config.cells:
         how = SurfaceSettings("flexicubes", resolution=cells)
         makers.append(
-            (f"FlexiCubes, {cells} cells", lambda how=how: finish(few_triangles(raw, how), FinishSettings(max_faces=0)))
+            (
+                f"FlexiCubes, {cells} cells",
+                lambda how=how: finish(few_triangles(whole, how), FinishSettings(max_faces=0)),
+            )
         )
     for name, make in makers:
         start = time.perf_counter()
@@ -94,12 +107,16 @@ def print_compact(config: Config) -> None:
         print(compact_row(name, compare_meshes(mesh, truth, settings, train), base, seconds), flush=True)
 
 
-def fused(config: Config, capture: Capture) -> Mesh:
-    """The scene's raw surface by TSDF, as scene3d mesh makes it."""
-    cameras = capture.cameras.select(capture.train)
-    views = render_views(read_scene(config.scene), cameras, ViewSettings(config.depth, far=config.far))
-    depths = keep_consistent(views.depths, cameras, ConsistencySettings())
-    return extract_surface(fuse(depths, cameras, FusionSettings(suggest_voxel_size(depths, cameras), min_weight=0.5)))
+def surface(config: Config, capture: Capture, method: Method) -> Mesh:
+    """The scene's surface by a method, with all its triangles, as scene3d mesh makes it."""
+    settings = MeshSettings(
+        views=ViewSettings(config.depth, far=config.far),
+        surface=SurfaceSettings(method),
+        photo_depth=config.photo_depth,
+    )
+    photos = [capture.load(i) for i in capture.train] if config.photo_depth else None
+    raw, _ = raw_surface(read_scene(config.scene), capture.cameras.select(capture.train), settings, photos)
+    return finish(raw, FinishSettings(max_faces=0))
 
 
 def compact_row(name: str, found: MeshComparison, base: MeshComparison, seconds: float | None) -> str:

@@ -14,6 +14,8 @@ from scene3d.core.mesh import Mesh, edge_counts, face_areas, face_edges, vertex_
 FIRST_SIZES = (64.0, 90.0, 45.0, 128.0)
 # The library's aggressiveness, and rounds of it, each with a mesh of half the size.
 HASTE, MOST_ROUNDS = 3, 40
+# Borders stay as they are down to so many triangles for each of their edges; fewer would bend what lies between them.
+FACES_PER_BORDER = 3
 APART = 1e-3  # Of the way to the middle of the neighbours.
 
 
@@ -25,11 +27,14 @@ class FinishSettings:
         min_component: Connected pieces with less than this share of the area of the largest are removed.
         max_hole_edges: Holes with at most that many edges are closed.
         max_faces: Triangles at most; 0 = as many as there are.
+        keep_borders: Leave out triangles within the surface first: what lies along borders stays; for distances, not
+            for pictures, which want them elsewhere.
     """
 
     min_component: float = 1e-3
     max_hole_edges: int = 60
     max_faces: int = 50_000
+    keep_borders: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_component <= 1:
@@ -45,7 +50,7 @@ def finish(mesh: Mesh, settings: FinishSettings) -> Mesh:
     mesh = remove_specks(mesh.bare(), settings.min_component)
     mesh = close_holes(mesh, settings.max_hole_edges)
     if settings.max_faces and mesh.n_faces > settings.max_faces:
-        mesh = decimate(mesh, settings.max_faces)
+        mesh = decimate(mesh, settings.max_faces, settings.keep_borders)
     return replace(mesh, normals=vertex_normals(mesh))
 
 
@@ -120,12 +125,17 @@ def close_holes(mesh: Mesh, max_edges: int) -> Mesh:
     return Mesh(vertices, torch.cat([mesh.faces, *fans]))
 
 
-def decimate(mesh: Mesh, max_faces: int) -> Mesh:
+def decimate(mesh: Mesh, max_faces: int, keep_borders: bool = True) -> Mesh:
     """Fewer triangles by quadric error (Garland and Heckbert 1997). Per-vertex data is dropped.
 
     A mesh without borders becomes one whose edges belong to two faces each, if need be with triangles without area.
     """
-    is_open = bool((edge_counts(mesh) % 2 == 1).any())
+    counts = edge_counts(mesh)
+    is_open = bool((counts % 2 == 1).any())
+    if is_open and keep_borders:
+        # Collapsing edges of borders eats what lies along them.
+        first = max(max_faces, FACES_PER_BORDER * int((counts == 1).sum()))
+        mesh = _simplified(mesh, first, FIRST_SIZES[0], keep_borders=True)
     for first_size in FIRST_SIZES:
         result = _simplified(mesh, max_faces, first_size)
         # Edges of four faces come from collapsing many edges at a time.
@@ -150,7 +160,7 @@ def _moved_apart(mesh: Mesh) -> Mesh:
     )
 
 
-def _simplified(mesh: Mesh, max_faces: int, first_size: float) -> Mesh:
+def _simplified(mesh: Mesh, max_faces: int, first_size: float, keep_borders: bool = False) -> Mesh:
     """Collapse the cheapest edges first.
 
     What a collapse may cost rises from pass to pass of the library, up to a fixed number: where many edges must go, it
@@ -166,7 +176,7 @@ def _simplified(mesh: Mesh, max_faces: int, first_size: float) -> Mesh:
         if len(faces) <= max_faces:
             break
         vertices, faces = fast_simplification.simplify(
-            (vertices - middle) * size, faces, target_count=max_faces, agg=HASTE
+            (vertices - middle) * size, faces, target_count=max_faces, agg=HASTE, preserve_border=keep_borders
         )
         vertices, size = vertices / size + middle, size / 2
     return Mesh(torch.from_numpy(vertices.astype(np.float32)), torch.from_numpy(faces.astype(np.int64)))

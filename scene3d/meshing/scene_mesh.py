@@ -80,7 +80,7 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
     """
     if settings.photo_depth and photos is None:
         raise ValueError("photo_depth: expected photos, got none")
-    raw, views = _raw_surface(scene, cameras, settings, photos)
+    raw, views = raw_surface(scene, cameras, settings, photos)
     if settings.closed_resolution and raw.n_faces:
         raw = remove_specks(raw, settings.finish.min_component)
         raw = close_surface(raw, settings.closed_resolution, settings.surface.max_bytes)
@@ -112,10 +112,13 @@ def mesh_scene(scene: Scene, cameras: Cameras, settings: MeshSettings, photos: S
         return bake_texture(unwrapped, views.cameras, pictures, settings.texture_size, progress.advance)
 
 
-def _raw_surface(
+def raw_surface(
     scene: Scene, cameras: Cameras, settings: MeshSettings, photos: Sequence[Photo] | None
 ) -> tuple[Mesh, SurfaceViews]:
-    """The raw surface, and what the views show with the depths that others confirm."""
+    """The raw surface of a scene, and what the views show, with the depths that others confirm.
+
+    Args and errors are those of mesh_scene.
+    """
     with Progress(len(cameras), "rendering depth") as progress:
         views = render_views(scene, cameras, settings.views, progress.advance)
     if settings.photo_depth and photos is not None:

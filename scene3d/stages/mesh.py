@@ -65,7 +65,9 @@ class Config:
     method: Method | None = None
     """tsdf = average depth images into signed distances, then marching cubes. levelset = where the rays of all views
     have lost half of their light, on a lattice. tetrahedra = the same between points of the splats, for thin parts.
-    poisson = a smooth surface through that of tsdf. flexicubes = few triangles fitted to that of tsdf, edges kept.
+    Both leave out what views see through, and with --photo-depth or discs go where views have the surface: the nearest
+    to it. poisson = a smooth surface through that of tsdf. flexicubes = few triangles fitted to that of tsdf, edges
+    kept.
     Default: of the preset; pictures of a radiance field take levelset."""
     depth: DepthKind = "auto"
     """median = where half of the light is stopped; expected = the mean, smoother, wrong at edges; disc = where rays
