@@ -85,6 +85,7 @@ def test_borders_keep_their_place_while_triangles_go():
         torch.cat([mesh.vertices[torch.tensor(loop)] for loop in boundary_loops(mesh)]) for mesh in (strip, fewer)
     )
     assert float(torch.cdist(rim.double(), left.double()).min(dim=1).values.max()) < 1e-6
+    assert len(boundary_loops(decimate(strip, 200, keep_borders=False))[0]) < len(boundary_loops(fewer)[0])
     # Rims alone are more than that.
     assert decimate(strip, 100).n_faces <= 100
 

@@ -215,7 +215,7 @@ def mesh_settings(scene: Scene, way: Way, config: Config) -> MeshSettings:
         views=ViewSettings(way.depth, far=config.far),
         consistency=ConsistencySettings(tolerance=config.tolerance, min_agree=config.min_agree),
         surface=SurfaceSettings(method, config.voxel_size, level=level, as_drawn=is_pictures),
-        finish=FinishSettings(speck, max_faces=config.max_faces),
+        finish=FinishSettings(speck, max_faces=config.max_faces, keep_borders=not is_pictures),
         texture_size=config.texture_size,
         background=config.background,
         photo_depth=photo_depth,

@@ -198,7 +198,9 @@ def _settings(config: Config, out: Path, far: float) -> MeshSettings:
             resolution=config.resolution,
             as_drawn=config.preset == "pictures",
         ),
-        finish=FinishSettings(config.min_component, config.max_hole_edges, config.max_faces),
+        finish=FinishSettings(
+            config.min_component, config.max_hole_edges, config.max_faces, keep_borders=config.preset != "pictures"
+        ),
         closed_resolution=config.closed_resolution if config.watertight else 0,
         texture_size=0 if out.suffix.lower() == ".ply" else config.texture_size,
         photo_colors=config.colors_from != "renders",
