@@ -9,6 +9,7 @@ import pytest
 import torch
 from captures import WIDTH, colmap_model, ring_cameras, write_colmap_capture, write_photos, write_transforms_capture
 from PIL import Image
+from tiny_capture import tiny_scene, write_tiny_capture
 
 from scene3d.core.errors import CaptureError, FormatError
 from scene3d.io.capture_files import CaptureOptions, find_photos, has_poses, read_capture
@@ -289,3 +290,33 @@ def test_fox_points_at_what_its_frames_say():
     torch.testing.assert_close(capture.cameras.centers()[0], matrix[:3, 3], atol=1e-5, rtol=0)
     # The third row of cam_from_world is the line of sight: minus OpenGL's z axis.
     torch.testing.assert_close(capture.cameras.viewmats[0, 2, :3], -matrix[:3, 2], atol=1e-5, rtol=0)
+
+
+def moved_capture(folder, offset, size=1.0):
+    write_tiny_capture(folder, tiny_scene())
+    path = folder / "transforms.json"
+    content = json.loads(path.read_text())
+    for frame in content["frames"]:
+        for axis in range(3):
+            frame["transform_matrix"][axis][3] = frame["transform_matrix"][axis][3] * size + offset[axis]
+    path.write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("offset", "size"), [((1000.0, -700.0, 300.0), 1.0), ((0.0, 0.0, 0.0), 1e-4), ((9e5, 0, 0), 1e4)]
+)
+def test_places_that_32_bits_can_hold_are_read_without_a_word(tmp_path, offset, size):
+    assert read_capture(moved_capture(tmp_path, offset, size)).notices == ()
+
+
+def test_a_capture_far_from_its_origin_says_what_rounding_does(tmp_path):
+    notices = read_capture(moved_capture(tmp_path, (1e5, 0.0, 0.0))).notices
+    assert len(notices) == 1
+    assert "Subtract (100000, 0, 1) from the positions of cameras and points" in notices[0]
+
+
+def test_a_capture_so_far_away_that_nothing_is_left_of_it_is_refused(tmp_path):
+    expected = r"rounding to 32 bits moves things by 3\.\d pixels. Subtract \(400000, 5000000, 101\) from"
+    with pytest.raises(CaptureError, match=expected):
+        read_capture(moved_capture(tmp_path, (4e5, 5e6, 100.0)))

@@ -26,6 +26,8 @@ from scene3d.ops.undistort import LensView, lens_view
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
 PHOTO_FOLDERS = ("images", "input", "rgb", ".")
 MIN_VIEWS = 2
+# Rounding of places, in pixels as cameras see the middle of the scene: from here on it is told, beyond this refused.
+NOTED_ROUNDING, MOST_ROUNDING = 0.05, 0.5
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ def read_capture(path: Path, options: CaptureOptions = CaptureOptions()) -> Capt
     if not train:
         raise CaptureError(path, f"all {len(test)} photos are test views", "Check the split files.")
     cache = PhotoCache(lambda i: load_photo(plans[i]), options.cache_bytes)
+    cameras = _cameras(fitted, plans)
     return Capture(
-        cameras=_cameras(fitted, plans),
+        cameras=cameras,
         load=cache.load,
         prefetch=cache.prefetch,
         load_depth=lambda i: _depth(views[i], plans[i]),
@@ -90,9 +93,37 @@ def read_capture(path: Path, options: CaptureOptions = CaptureOptions()) -> Capt
         test=test,
         source=path,
         has_alpha=any(header.has_alpha for header in headers),
-        notices=(*posed.notices, *_size_notices(views, fitted), *_mask_notices(masks)),
+        notices=(
+            *posed.notices,
+            *_size_notices(views, fitted),
+            *_mask_notices(masks),
+            *_origin_notices(path, views, cameras),
+        ),
         protocol=_protocol(views, plans, options),
     )
+
+
+def _origin_notices(path: Path, views: list[PosedView], cameras: Cameras) -> list[str]:
+    """Scenes are kept in 32 bits: far from the origin of their frame, their details fall between two numbers."""
+    poses = np.stack([view.cam_from_world for view in views])
+    centers = -np.einsum("nji,nj->ni", poses[:, :3, :3], poses[:, :3, 3])
+    middle = np.median(centers, axis=0)
+    reach = float(np.linalg.norm(centers - middle, axis=1).max())
+    if reach == 0:
+        return []
+    step = float(np.spacing(np.float32(np.abs(middle).max())))
+    off = step / (reach / float(cameras.Ks[:, 0, 0].median()))
+    if off < NOTED_ROUNDING:
+        return []
+    digits = 1 - math.floor(math.log10(reach))
+    place = ", ".join(f"{round(value, digits):.10g}" for value in middle)
+    problem = (
+        f"cameras lie within {reach:.3g} of ({place}): there, rounding to 32 bits moves things by {off:.2g} pixels"
+    )
+    remedy = f"Subtract ({place}) from the positions of cameras and points"
+    if off > MOST_ROUNDING:
+        raise CaptureError(path, problem, remedy + ".")
+    return [f"{problem}. {remedy}"]
 
 
 def _depth(view: PosedView, plan: PhotoPlan) -> Tensor | None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
+from scene3d.ops.pinhole import in_image, to_pixels
 from scene3d.recon.photos import PhotoStore
 
 LOOK_SCALE = 4  # Points are looked up in photos reduced by this factor.
@@ -33,13 +34,10 @@ def scene_extent(cameras: Cameras) -> float:
 def look_up_photo(store: PhotoStore, view: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Whether a photo sees each point [P], and the premultiplied colour [P, 3] and alpha [P] there."""
     camera, target = store.camera(view, LOOK_SCALE), store.target(view, LOOK_SCALE)
-    in_cam = (points[:, None, :] * camera.viewmats[0, :3, :3]).sum(dim=2) + camera.viewmats[0, :3, 3]
-    depth = in_cam[:, 2].clamp(min=1e-6)
-    K = camera.Ks[0]
-    column = (in_cam[:, 0] / depth * K[0, 0] + K[0, 2]).floor()
-    row = (in_cam[:, 1] / depth * K[1, 1] + K[1, 2]).floor()
+    pixels, z = to_pixels(points, camera.viewmats[0], camera.Ks[0])
     width, height = camera.width(), camera.height()
-    seen = (in_cam[:, 2] > 1e-6) & (column >= 0) & (row >= 0) & (column < width) & (row < height)
+    seen = in_image(pixels, z, width, height)
+    column, row = pixels.floor().unbind(dim=1)
     flat = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
     alpha = torch.ones(len(points)) if target.alpha is None else target.alpha.reshape(-1)[flat]
     return seen, target.colors().reshape(-1, 3)[flat], alpha
