@@ -98,8 +98,17 @@ def test_gaussians_are_placed_on_the_wall_flat_and_not_too_many(wall_views: dict
     assert float((new.means @ NORMAL).abs().median()) < 6e-3
     assert float((to_rotmat(new.quats)[:, :, 2] @ NORMAL).abs().median()) > 0.99
     assert float((new.log_scales[:, 0] - new.log_scales[:, 2]).exp().min()) > 5
-    many = discs_at(torch.zeros(400, 3))
-    assert len(place_gaussians(wall_views, wall_capture(), many, 500, 0)) == 400  # points leave no room
+
+
+def test_first_gaussians_leave_room_for_those_on_surfaces(wall_views: dict[int, StereoView]):
+    few, many = (discs_at(torch.arange(float(n))[:, None].expand(n, 3).contiguous()) for n in (3, 400))
+    n_placed = len(place_gaussians(wall_views, wall_capture(), few, 500, 0)) - len(few)
+    mixed = place_gaussians(wall_views, wall_capture(), many, 500, 0)
+    kept = mixed.means[: len(mixed) - n_placed, 0]
+    assert n_placed > 100
+    assert len(mixed) <= 375  # three quarters: the rest is for growth
+    assert bool((kept.diff() > 0).all())
+    assert set(kept.tolist()) <= set(many.means[:, 0].tolist())
 
 
 def test_discs_are_the_same_gaussians_with_the_shortest_axis_last():

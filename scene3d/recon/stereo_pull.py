@@ -135,12 +135,13 @@ def place_gaussians(
     """
     trust = torch.cat([stereo.trust.flatten() for stereo in views.values()]).double()
     n = int(PLACED_SHARE * cap_max * float(trust.square().mean()))
-    n = min(n, int(FIRST_SHARE * cap_max) - len(first))
     places = [_surface_points(capture, view, stereo) for view, stereo in views.items()]
     points, normals, colors, sizes = (torch.cat(parts) for parts in zip(*places, strict=True))
     if n < 1 or len(points) == 0:
         return first
-    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    first = _thinned(first, int(FIRST_SHARE * cap_max) - n, generator)
+    order = torch.randperm(len(points), generator=generator)
     chosen = _evenly(points[order], sizes[order], n)
     points, normals, colors = (value[order][chosen] for value in (points, normals, colors))
     spacing = mean_neighbor_distance(points).clamp_min(1e-9)
@@ -189,6 +190,13 @@ def _surface_points(capture: Capture, view: int, stereo: StereoView) -> tuple[Te
     height, width = stereo.depth.shape
     colors = photo[row * photo.shape[0] // height, column * photo.shape[1] // width].float() / 255
     return points, stereo.normals[row, column].float(), colors, z / float(camera.Ks[0, 0, 0])
+
+
+def _thinned(gaussians: Gaussians, n: int, generator: torch.Generator) -> Gaussians:
+    """At most n of them, drawn: random ones that a fit without points begins with would leave no room for others."""
+    if len(gaussians) <= n:
+        return gaussians
+    return gaussians.select(torch.randperm(len(gaussians), generator=generator)[:n].sort().values)
 
 
 def _evenly(points: Tensor, sizes: Tensor, n: int) -> Tensor:
