@@ -12,7 +12,7 @@ from test_stage_mesh import ball
 
 from scene3d.core.cameras import Cameras, look_at
 from scene3d.core.gaussians import Gaussians
-from scene3d.core.mesh import Mesh
+from scene3d.core.mesh import Mesh, face_edges
 from scene3d.core.scene import Scene
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.compare import CompareSettings, compare_meshes
@@ -159,6 +159,19 @@ def test_tetrahedra_give_closed_surfaces_that_face_outwards():
     assert euler_number(mesh) == 2
     assert float((mesh.vertices.norm(dim=1) - 1).abs().max()) < 0.01
     assert area_and_volume(mesh)[1] == pytest.approx(4 / 3 * math.pi, rel=0.05)
+
+
+def test_tetrahedra_too_flat_for_float32_turn_as_their_neighbours_do():
+    # Corners of two tetrahedra on a face: one flat, whose volume rounding turns over.
+    places = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0.3, 0.3, 1], [0.3, 0.3, 1e-9]])
+    inside = torch.tensor([True, False, False, False, False])
+    tetrahedra = torch.tensor([[0, 1, 2, 3], [0, 2, 1, 4]])
+    mesh = march_tetrahedra(
+        TetraPoints(places, torch.full((5,), 10.0)), tetrahedra, inside, lambda at: at.norm(dim=1) < 0.5
+    )
+    edges = face_edges(mesh.faces)
+    assert len(edges) == 6
+    assert len(edges.unique(dim=0)) == 6
 
 
 def test_thin_wires_survive_between_tetrahedra():

@@ -13,11 +13,20 @@ import torch
 from mesh_shapes import area_and_volume, box, dense_grid, is_closed, ring_cameras, sphere_field, square
 
 from scene3d.core.errors import FormatError, OutputError
-from scene3d.core.mesh import Mesh, edge_counts, face_edges, unique_edges, vertex_normals
+from scene3d.core.mesh import Mesh, edge_counts, face_areas, face_edges, unique_edges, vertex_normals
 from scene3d.io.mesh_files import read_mesh, upright, write_mesh
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.compare import CompareSettings, compare_meshes, compare_parts, pixel_footprint
-from scene3d.meshing.finish import FinishSettings, boundary_loops, close_holes, decimate, finish, remove_specks
+from scene3d.meshing.finish import (
+    FinishSettings,
+    boundary_loops,
+    close_holes,
+    decimate,
+    finish,
+    remove_specks,
+    unforked,
+    unpaired,
+)
 from scene3d.meshing.picture import mesh_picture
 from scene3d.meshing.preview import turntable
 from scene3d.meshing.texture import bake_texture, color_vertices, fill_unknown, split_faces, unwrap
@@ -103,6 +112,58 @@ def test_closed_meshes_stay_closed_when_triangles_go():
     fewer = decimate(sphere(0.04), 3000)
     assert fewer.n_faces == 3000
     assert is_closed(fewer)
+
+
+def n_same_direction(mesh: Mesh) -> int:
+    edges = face_edges(mesh.faces)
+    return len(edges) - len(edges.unique(dim=0))
+
+
+def test_a_third_sheet_along_an_edge_gives_way_to_larger_ones():
+    sheets = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 3, 0], [0, -2, 0], [0, 0, 1]])
+    mesh = Mesh(sheets, torch.tensor([[0, 1, 2], [1, 0, 3], [0, 1, 4]]))
+    kept = unforked(mesh)
+    assert int(edge_counts(kept).max()) == 2
+    assert sorted(kept.vertices[:, 1].tolist()) == [-2, 0, 0, 3]
+    assert unforked(kept) is kept
+
+
+def test_a_triangle_that_is_turned_over_is_turned_back():
+    ball = extract_surface(dense_grid(sphere_field, 1.2, 0.2))
+    smallest = int(face_areas(ball).argmin())
+    faces = ball.faces.clone()
+    faces[smallest] = faces[smallest].flip(0)
+    turned = Mesh(ball.vertices, faces)
+    assert n_same_direction(turned) == 3
+    mended = unforked(turned)
+    assert n_same_direction(mended) == 0
+    assert is_closed(mended)
+    assert area_and_volume(mended)[1] == pytest.approx(area_and_volume(ball)[1])
+    assert unforked(turned, can_close=False).n_faces == ball.n_faces - 1
+
+
+def test_triangles_back_to_back_go():
+    ball = extract_surface(dense_grid(sphere_field, 1.2, 0.4))
+    n = len(ball.vertices)
+    pair = torch.tensor([[0, 1, 2], [2, 1, 0]]) + n
+    both = Mesh(torch.cat([ball.vertices, 5 + torch.eye(3)]), torch.cat([ball.faces, pair]))
+    assert torch.equal(unpaired(both).faces, ball.faces)
+
+
+@pytest.mark.parametrize("max_faces", [0, 300])
+def test_finished_meshes_have_no_forks_and_one_winding(max_faces: int):
+    # Two balls that share an edge, one of them cut open: decimated as an open mesh.
+    ball = extract_surface(dense_grid(sphere_field, 1.2, 0.15))
+    n, a, b = len(ball.vertices), *ball.faces[0, :2].tolist()
+    again = ball.faces + n
+    again = torch.where(again == a + n, a, torch.where(again == b + n, b, again))
+    other = ball.vertices + (ball.vertices[a] + ball.vertices[b])
+    mesh = Mesh(torch.cat([ball.vertices, other]), torch.cat([ball.faces, again[: len(again) * 3 // 4]]))
+    assert int(edge_counts(mesh).max()) == 4
+    done = finish(mesh, FinishSettings(max_faces=max_faces))
+    assert int(edge_counts(done).max()) == 2
+    assert n_same_direction(done) == 0
+    assert done.n_faces > (max_faces or mesh.n_faces) * 0.95
 
 
 def test_corners_at_one_place_move_apart():

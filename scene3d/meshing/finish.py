@@ -51,6 +51,7 @@ def finish(mesh: Mesh, settings: FinishSettings) -> Mesh:
     mesh = close_holes(mesh, settings.max_hole_edges)
     if settings.max_faces and mesh.n_faces > settings.max_faces:
         mesh = decimate(mesh, settings.max_faces, settings.keep_borders)
+    mesh = unpaired(unforked(mesh, can_close=settings.max_hole_edges >= 3))
     return replace(mesh, normals=vertex_normals(mesh))
 
 
@@ -123,6 +124,39 @@ def close_holes(mesh: Mesh, max_edges: int) -> Mesh:
         fans.append(torch.stack([at, at.roll(-1), torch.full_like(at, centre)], dim=1))
     vertices = torch.cat([mesh.vertices, *(m[None] for m in middles)])
     return Mesh(vertices, torch.cat([mesh.faces, *fans]))
+
+
+def unforked(mesh: Mesh, can_close: bool = True) -> Mesh:
+    """Without the smaller ones of faces that have an edge in the same direction.
+
+    Then every edge has at most two faces, and those turn alike. Marching cubes, collapsed edges and views that part
+    what touches leave some such edges.
+
+    Args:
+        mesh: Per-vertex data is dropped where a face goes.
+        can_close: A triangle that is missing then is put back the other way round if that fits.
+    """
+    ends = face_edges(mesh.faces)
+    keys = torch.unique(ends[:, 0] * max(len(mesh.vertices), 1) + ends[:, 1], return_inverse=True)[1]
+    # Equal areas: the first stays.
+    rank = torch.empty(mesh.n_faces, dtype=torch.int64)
+    rank[face_areas(mesh).argsort(descending=True, stable=True)] = torch.arange(mesh.n_faces)
+    best = torch.full_like(keys, mesh.n_faces).scatter_reduce(0, keys, rank.repeat(3), "amin")
+    keep = (best[keys] == rank.repeat(3)).reshape(3, -1).all(dim=0)
+    if bool(keep.all()):
+        return mesh
+    kept = mesh.bare().with_faces(keep)
+    closed = close_holes(kept, 3) if can_close else kept
+    return closed if closed.n_faces <= mesh.n_faces else kept
+
+
+def unpaired(mesh: Mesh) -> Mesh:
+    """Without triangles back to back on the same corners, which hold nothing; programs would take one of two away."""
+    if mesh.n_faces == 0:
+        return mesh
+    _, group, counts = torch.unique(mesh.faces.sort(dim=1).values, dim=0, return_inverse=True, return_counts=True)
+    keep = counts[group] == 1
+    return mesh if bool(keep.all()) else mesh.with_faces(keep)
 
 
 def decimate(mesh: Mesh, max_faces: int, keep_borders: bool = True) -> Mesh:

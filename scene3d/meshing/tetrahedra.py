@@ -147,7 +147,8 @@ def march_tetrahedra(
 
     Args:
         corners: Their points.
-        tetrahedra: [T, 4]
+        tetrahedra: Of positive volume, be it on a finer grid than float32 has: flat ones too then turn as their
+            neighbours do. [T, 4]
         inside: Of the corners. [P] bool
         is_inside: Of any places.
         precision: Where edges are crossed need not be known better.
@@ -158,8 +159,7 @@ def march_tetrahedra(
     order = (~inside[cut]).long().argsort(dim=1, stable=True)
     cut = cut.gather(1, order)
     n_inside = inside[cut].sum(dim=1)
-    a, b, c, d = corners.points[cut].double().unbind(dim=1)
-    turned = (torch.linalg.cross(b - a, c - a) * (d - a)).sum(dim=1) < 0
+    turned = _is_odd(order)
     triangles = torch.cat([_triangles(cut, n_inside, turned, k) for k in (1, 2, 3)])  # ends of edges, [F, 3, 2]
     too_long = _is_too_long(corners, triangles.reshape(-1, 2)).reshape(-1, 3).any(dim=1)
     triangles = triangles[~too_long]
@@ -167,6 +167,11 @@ def march_tetrahedra(
     unique, faces = torch.unique(keys, return_inverse=True)
     inner, outer = unique // len(corners.points), unique % len(corners.points)
     return Mesh(bisect(is_inside, corners.points[inner], corners.points[outer], precision=precision), faces)
+
+
+def _is_odd(order: Tensor) -> Tensor:  # Permutations [T, 4] -> [T]
+    pairs = torch.combinations(torch.arange(order.shape[1]))
+    return (order[:, pairs[:, 0]] > order[:, pairs[:, 1]]).sum(dim=1) % 2 == 1
 
 
 def _triangles(cut: Tensor, n_inside: Tensor, turned: Tensor, k: int) -> Tensor:
