@@ -58,5 +58,29 @@ def test_a_scene_scores_as_its_photos_and_masks_hide_what_differs():
     assert masked.mesh_psnr > score.mesh_psnr
 
 
+def test_what_lies_around_a_mesh_costs_nothing_where_the_mesh_is():
+    capture = photographed(painted(), with_alpha=False)
+
+    def load(i: int) -> Photo:
+        rgb, covered = mesh_picture(painted(), capture.cameras, i)
+        room = torch.where(covered[..., None] > 0, rgb, torch.tensor(0.7))
+        return Photo((room.clamp(0, 1) * 255).round().to(torch.uint8), None)
+
+    score = held_out_score(painted(), tiny_scene(), replace(capture, load=load))
+    assert score is not None
+    assert score.mesh_psnr < 20
+    assert score.mesh_psnr_covered is not None
+    assert score.mesh_psnr_covered > 50
+    covered = mesh_picture(painted(), capture.cameras, capture.test[0])[1]
+    assert score.covered == pytest.approx(float((covered == 1).float().mean()))
+
+
+def test_a_mesh_that_no_photo_shows_has_no_score_where_it_is():
+    away = replace(painted(), vertices=painted().vertices + 1000)
+    score = held_out_score(away, tiny_scene(), tiny_capture(tiny_scene()))
+    assert score is not None
+    assert (score.covered, score.mesh_psnr_covered, score.scene_psnr_covered) == (0, None, None)
+
+
 def test_nothing_held_out_gives_no_score():
     assert held_out_score(painted(), tiny_scene(), replace(tiny_capture(tiny_scene()), test=())) is None

@@ -21,6 +21,8 @@ from scene3d.io.camera_path import cameras_json
 from scene3d.io.mesh_files import read_mesh
 from scene3d.io.registry import write_scene
 from scene3d.meshing.background import without_background
+from scene3d.meshing.held_out import HeldOutScore
+from scene3d.stages.mesh import _score_text
 
 for package in ("scipy", "trimesh", "xatlas", "fast_simplification"):
     pytest.importorskip(package, reason="the mesh stage needs it: pip install scene3d[mesh]")
@@ -83,8 +85,21 @@ def test_a_capture_gives_the_views(tmp_path: Path, capsys: pytest.CaptureFixture
     mesh = read_mesh(out)
     assert mesh.colors is not None
     assert float((mesh.vertices.norm(dim=1) - 1).abs().mean()) < 0.1
-    assert "1 held-out photos: mesh " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "1 held-out photos: mesh " in told
+    assert "where the mesh is, " in told
     assert json.loads((tmp_path / "mesh_facts.json").read_text())["held_out"]["scene_psnr"] > 40
+
+
+def test_scores_of_a_mesh_without_its_room_say_so():
+    score = HeldOutScore(7.66, 31.4, 5, 0.62, 27.1, 33.2)
+    alone = _score_text(score, is_subject_alone=True)
+    assert "where the mesh is, 62 % of their pixels: mesh 27.10 dB, scene 33.20 dB" in alone
+    assert "--background on" in alone
+    assert "--background on" not in _score_text(score, is_subject_alone=False)
+    assert "--background on" not in _score_text(replace(score, mesh_psnr=27.0), is_subject_alone=True)
+    for told in (replace(score, covered=1.0), HeldOutScore(7.66, 31.4, 5, 0.0, None, None)):
+        assert _score_text(told, is_subject_alone=True) == "5 held-out photos: mesh 7.66 dB, scene 31.40 dB"
 
 
 def test_watertight_meshes_are_closed(scene_path: Path, tmp_path: Path):

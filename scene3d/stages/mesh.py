@@ -41,6 +41,8 @@ PICTURE_QUALITY = 82
 # Lower levels close what is half transparent: measured on held-out photos.
 PICTURE_LEVEL = 0.4
 PICTURE_SPECK = 1e-5
+# Of held-out photos: so much needs no word about the rest.
+ALL_COVERED = 0.99
 # Less holds no surface at all.
 MIN_MEMORY_GB = 1e-3
 
@@ -165,7 +167,21 @@ def run(config: Config) -> None:
         f"{out.stat().st_size / 1e6:.1f} MB -> {out}"
     )
     if score is not None:
-        print(f"{score.n_photos} held-out photos: mesh {score.mesh_psnr:.2f} dB, scene {score.scene_psnr:.2f} dB")
+        print(_score_text(score, is_subject_alone=not (settings.background or config.watertight)))
+
+
+def _score_text(score: HeldOutScore, is_subject_alone: bool) -> str:
+    text = f"{score.n_photos} held-out photos: mesh {score.mesh_psnr:.2f} dB, scene {score.scene_psnr:.2f} dB"
+    if score.mesh_psnr_covered is None or score.covered > ALL_COVERED:
+        return text
+    text += (
+        f"\nwhere the mesh is, {100 * score.covered:.0f} % of their pixels: "
+        f"mesh {score.mesh_psnr_covered:.2f} dB, scene {score.scene_psnr_covered:.2f} dB"
+    )
+    # Over the same paper as the photos, what surrounds the mesh costs nothing.
+    if is_subject_alone and score.mesh_psnr < score.mesh_psnr_covered - 1:
+        text += "\nwhat lies around is no part of the mesh; --background on puts it on a shell behind"
+    return text
 
 
 def _write_turntable(mesh: Mesh, out: Path, up: tuple[float, float, float], score: HeldOutScore | None) -> None:
