@@ -22,7 +22,6 @@ from scene3d.recon.fit_files import RunLog
 from scene3d.recon.fit_state import FitState
 from scene3d.recon.optim import AdamState, with_sh_degree
 from scene3d.recon.pose_refine import PoseDeltas, rigid_motion
-from scene3d.recon.presets import SURFACE_PRUNE_OPACITY
 from scene3d.recon.settings import FitSettings, LearningRates, ResolutionSettings, StrategySettings
 from scene3d.stages import fit as stage
 
@@ -280,20 +279,6 @@ def test_command_writes_everything(tmp_path: Path, capsys: pytest.CaptureFixture
     assert json.loads((out / "stats" / "val_step00020.json").read_text())["step"] == 20
     assert len(read_scene(out / "scene.ply").payload) > 0
     assert "20 steps" in capsys.readouterr().out
-
-
-def test_fits_by_stereo_remove_what_faded_unless_told_otherwise(tmp_path: Path):
-    capture = tiny_capture(SCENE)
-
-    def prune_opacity(**changes: object) -> float:
-        return stage.fit_settings(config_of(tmp_path, tmp_path, **changes), capture).strategy.prune_opacity
-
-    usual = StrategySettings().prune_opacity
-    assert prune_opacity(surface=True) == SURFACE_PRUNE_OPACITY > usual
-    assert prune_opacity() == usual
-    assert prune_opacity(surface=True, surface_method="pgsr") == usual
-    assert prune_opacity(surface=True, strategy=stage.StrategyConfig(name="mcmc")) == usual
-    assert prune_opacity(surface=True, strategy=stage.StrategyConfig(prune_opacity=0.02)) == 0.02
 
 
 def test_finished_command_run_again_gives_the_same_scene(tmp_path: Path):

@@ -16,9 +16,6 @@ MAX_SIZES: dict[PresetName, int] = {"fast": 640, "balanced": 960, "best": 1600}
 # Of a fit for a small file, against the preset: Gaussians, steps, and the part of the time in which these grow until
 # their number stays. Relocation and noise (mcmc) ended 1 dB below the default strategy at the same size.
 CODEC_SHARE, CODEC_STEPS, CODEC_GROWN = 0.75, 2.4, 0.8
-# Of a fit that stereo guides. A quarter of the Gaussians of a still life had faded in front of surfaces: more
-# transparent ones are removed. And flat ones must hold by direction what others show by lying behind what mirrors them.
-SURFACE_PRUNE_OPACITY, SURFACE_SHN_RATE = 0.05, 1.4
 EVALUATED_AFTER = (0.05, 0.1, 0.2, 0.4, 0.7)  # Parts of the run; the end is always measured.
 
 
@@ -78,12 +75,6 @@ def for_codec(settings: FitSettings, grown_at: float) -> FitSettings:
         grow_until=CODEC_GROWN * grown_at,
     )
     return replace(settings, max_steps=int(CODEC_STEPS * settings.max_steps), strategy=strategy)
-
-
-def for_surfaces(settings: FitSettings) -> FitSettings:
-    """The preset for fits that stereo guides: what fades leaves early, colours by direction are learned faster."""
-    strategy = replace(settings.strategy, prune_opacity=SURFACE_PRUNE_OPACITY)
-    return replace(settings, strategy=strategy, lrs=replace(settings.lrs, shN=SURFACE_SHN_RATE * settings.lrs.shN))
 
 
 def mean_pixels(capture: Capture) -> int:

@@ -36,7 +36,7 @@ from scene3d.recon.forecast import check_memory, forecast, measure_cost
 from scene3d.recon.initialize import initialize
 from scene3d.recon.mask_prune import MaskPruning, MaskSettings
 from scene3d.recon.pose_progress import StepProgress
-from scene3d.recon.presets import MAX_SIZES, PresetName, for_codec, for_surfaces, preset_settings
+from scene3d.recon.presets import MAX_SIZES, PresetName, for_codec, preset_settings
 from scene3d.recon.settings import BackgroundName, ExposureName, FitSettings, SurfaceName
 from scene3d.recon.surface import begin_on_surfaces
 from scene3d.recon.validate import Validation
@@ -297,8 +297,6 @@ def fit_settings(config: Config, capture: Capture) -> FitSettings:
         wanted = fit_compact.order(config.small)
         preset = replace(for_codec(preset, wanted.noise_from), influence=str(wanted))
         preset = preset if config.max_steps is None else replace(preset, max_steps=config.max_steps)
-    if config.surface and config.surface_method == "stereo" and config.strategy.name != "mcmc":
-        preset = for_surfaces(preset)
     names = ("time_limit", "sh_degree", "antialiased", "exposure", "pose_opt", "background", "opacity_reg", "scale_reg")
     more = ("surface", "surface_method", "s3im", "depth_weight", "eval_steps", "checkpoint_every", "seed", "backend")
     if config.mask_weight is not None:
