@@ -1,6 +1,6 @@
 """Command line: `scene3d <command> ...`. A table of commands; only the module of the chosen one is imported.
 
-Exit codes: 0 done, 1 an error told in one line, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 an error told in one line, 2 wrong usage, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from scene3d import __version__
 from scene3d.core.errors import Scene3dError
+from scene3d.core.interrupt import Terminated, terminable
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+EXIT_TERMINATED = 143
 INTERRUPTED = "\nscene3d: interrupted. What was finished is kept; the same command goes on from there."
 OUT_OF_MEMORY = (
     "out of memory. Use smaller images (--data-factor or --max-size), fewer Gaussians (--strategy.cap-max), "
@@ -94,16 +96,17 @@ def _run_stage(name: str, args: list[str]) -> None:
 def _guarded(action: Callable[[], None], shows_traceback: bool) -> int:
     """Run `action`; turn what went wrong into one line on stderr and an exit code."""
     try:
-        action()
+        with terminable():
+            action()
         sys.stdout.flush()
         return 0
     except BrokenPipeError:
         # The reader of our output (head, less) has left. Python would complain again when it closes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(INTERRUPTED, file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED
     except Exception as error:
         message = _message(error)
         if shows_traceback or message is None:

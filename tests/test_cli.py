@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 
 from scene3d import __version__, cli
 from scene3d.core.errors import CaptureError
+from scene3d.io.atomic import atomic_write
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,24 @@ def test_fault_of_the_program_keeps_its_stack_trace(raising):
     raising(KeyError("oops"))
     with pytest.raises(KeyError):
         cli.main(["info"])
+
+
+def test_a_terminated_command_tidies_up_says_so_and_exits_with_143(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(config: FakeConfig) -> None:
+        with atomic_write(tmp_path / "scene.ply") as path:
+            path.write_bytes(b"half")
+            signal.raise_signal(signal.SIGTERM)
+
+    stage = SimpleNamespace(Config=FakeConfig, run=run, __doc__="A stage.")
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: stage)
+    assert cli.main(["info"]) == 143
+    assert "interrupted" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_interrupt_exits_with_130(raising, capsys: pytest.CaptureFixture[str]):

@@ -1,4 +1,5 @@
-"""Clean stops: Ctrl-C and SIGTERM ask a loop to end at its next step; a second Ctrl-C ends it at once."""
+"""Clean stops: Ctrl-C and SIGTERM ask a loop to end at its next step; a second Ctrl-C ends it at once. Elsewhere both
+end a command on the spot, through all that tidies up."""
 
 from __future__ import annotations
 
@@ -23,6 +24,28 @@ class StopRequest:
     def exit_code(self) -> int:
         """What a shell expects of a program that a signal ended."""
         return 128 + self.signal_number
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: ends what runs as Ctrl-C does."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Raise Terminated on SIGTERM inside of the block, where nothing else catches it; only in the main thread."""
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager
