@@ -45,8 +45,8 @@ class PullSettings:
         flat: Of the shortest scale of what lies on surfaces, pixels.
         floating: Of the opacity of what floats in front of surfaces.
         opaque: Of the transparency of what lies on surfaces. More makes surfaces no better and photos worse.
-        until: Fraction of the run after which only photos count. Objects on nothing win 0.4 dB from 0.7 instead of 0.8
-            and 0.7 from 0.6, which takes 0.04 from F at half a pixel.
+        until: Fraction of the run after which only photos count. Objects on nothing win 0.3 dB from 0.7 instead of 0.8
+            and 0.6 from 0.6, which takes 0.04 from F at half a pixel.
     """
 
     distance: float = 0.05
