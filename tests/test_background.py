@@ -18,7 +18,8 @@ from scene3d.meshing.background import N_FACES, Background, background_of, has_o
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.depth_views import SurfaceViews, ViewSettings
 from scene3d.meshing.fusion import DepthImage
-from scene3d.ops.triangles import closest_on_mesh, near_edges, view_mesh
+from scene3d.ops.depth_edges import near_edges
+from scene3d.ops.triangles import closest_on_mesh, view_mesh
 
 pytest.importorskip("scipy", reason="backgrounds need scipy: pip install scene3d[mesh]")
 pytest.importorskip("trimesh", reason="backgrounds need trimesh: pip install scene3d[mesh]")

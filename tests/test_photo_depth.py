@@ -14,10 +14,10 @@ from scene3d.core.mesh import Mesh
 from scene3d.core.scene import Scene
 from scene3d.meshing.depth_guess import mesh_guess, own_guess
 from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, depth_image
-from scene3d.meshing.photo_depth import OWN_WEIGHT, better_depths, is_thin, moved_along, nearest_places
+from scene3d.meshing.photo_depth import OWN_WEIGHT, better_depths, moved_along, nearest_places
 from scene3d.meshing.scene_mesh import MeshSettings, mesh_scene
+from scene3d.ops.depth_edges import is_thin, without_specks
 from scene3d.ops.plane_match import depth_of
-from scene3d.ops.triangles import without_specks
 
 XS = (-0.9, -0.4, 0.0, 0.4, 0.9)
 OFF = 1.01

@@ -35,7 +35,9 @@ struct TsdfGrid {
   float* weight;    // [n_blocks, 512]
   float* near;      // the part of it that ends within kNearVoxels of the voxel [n_blocks, 512]
 };
-void integrate_depth(const TsdfGrid& grid, const MeshView& view, const float* depth, const float* pixel_weight);
+// `clear`: up to which depth every pixel surely shows free space, [height, width].
+void integrate_depth(const TsdfGrid& grid, const MeshView& view, const float* depth, const float* clear,
+                     const float* pixel_weight);
 
 // Asks another view about every known pixel of a depth image: it agrees where
 // it sees a surface there, to within a share `tolerance` of the depth, and

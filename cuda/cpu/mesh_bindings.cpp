@@ -61,7 +61,7 @@ void bind_mesh(nb::module_& m) {
   m.def(
       "integrate_depth",
       [](Array<const int32_t, nb::shape<-1, 3>> blocks, Array<const double, nb::shape<3>> origin, double voxel_size,
-         double truncation, Matrix cam_from_world, Intrinsics K, Image depth, Image pixel_weight,
+         double truncation, Matrix cam_from_world, Intrinsics K, Image depth, Image clear, Image pixel_weight,
          Array<float, nb::shape<-1, 512>> distance, Array<float, nb::shape<-1, 512>> weight,
          Array<float, nb::shape<-1, 512>> near) {
         const size_t n = blocks.shape(0), height = depth.shape(0), width = depth.shape(1);
@@ -69,13 +69,16 @@ void bind_mesh(nb::module_& m) {
           throw nb::value_error("distance, weight, near: expected one row per block");
         if (pixel_weight.shape(0) != height || pixel_weight.shape(1) != width)
           throw nb::value_error("pixel_weight: expected the size of depth");
+        if (clear.shape(0) != height || clear.shape(1) != width)
+          throw nb::value_error("clear: expected the size of depth");
         const double* o = origin.data();
         const TsdfGrid grid = {blocks.data(), static_cast<int64_t>(n), {o[0], o[1], o[2]}, voxel_size,
                                truncation,    distance.data(),         weight.data(),      near.data()};
         const MeshView view = view_of(cam_from_world, K, width, height);
         nb::gil_scoped_release release;
-        integrate_depth(grid, view, depth.data(), pixel_weight.data());
+        integrate_depth(grid, view, depth.data(), clear.data(), pixel_weight.data());
       },
+      nb::arg().noconvert(),
       nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(),
       nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
       nb::arg().noconvert());

@@ -15,6 +15,8 @@ constexpr int64_t kBlockVoxels = kSide * kSide * kSide;
 constexpr int64_t kBlocksPerTask = 64;
 // What lies farther behind the end of a look than this is not known to be inside.
 constexpr double kNearVoxels = 2;
+// Weight of looks past a thin part that may be a pixel off.
+constexpr float kBeside = 0.02f;
 
 struct Sample {
   float depth = 0, weight = 0;
@@ -129,7 +131,8 @@ void ask_view(const MeshView& view, const float* depth, const MeshView& other, c
   });
 }
 
-void integrate_depth(const TsdfGrid& grid, const MeshView& view, const float* depth, const float* pixel_weight) {
+void integrate_depth(const TsdfGrid& grid, const MeshView& view, const float* depth, const float* clear,
+                     const float* pixel_weight) {
   const double w = static_cast<double>(view.width), h = static_cast<double>(view.height);
   const Farthest farthest(view, depth);
   parallel_ranges(grid.n_blocks, kBlocksPerTask, [&](int64_t begin, int64_t end) {
@@ -151,9 +154,12 @@ void integrate_depth(const TsdfGrid& grid, const MeshView& view, const float* de
         const double distance = static_cast<double>(seen.depth) - z;
         if (distance < -grid.truncation) continue;  // hidden: this view knows nothing of it
         const int64_t at = b * kBlockVoxels + i;
-        const float before = grid.weight[at], after = before + seen.weight;
+        const int64_t pixel = static_cast<int64_t>(v) * view.width + static_cast<int64_t>(u);
+        const bool is_beside = distance > grid.truncation && z > static_cast<double>(clear[pixel]) - grid.truncation;
+        const float trust = is_beside ? kBeside * seen.weight : seen.weight;
+        const float before = grid.weight[at], after = before + trust;
         const float value = static_cast<float>(std::min(1.0, distance / grid.truncation));
-        grid.distance[at] = (grid.distance[at] * before + value * seen.weight) / after;
+        grid.distance[at] = (grid.distance[at] * before + value * trust) / after;
         grid.weight[at] = after;
         if (std::fabs(distance) <= kNearVoxels * grid.voxel_size) grid.near[at] += seen.weight;
       }

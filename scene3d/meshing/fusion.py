@@ -12,6 +12,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.checks import Dims
 from scene3d.core.errors import BackendUnavailable
 from scene3d.meshing.block_grid import KEY_LIMIT, SIDE, VOXELS, BlockGrid, pack, unpack
+from scene3d.ops.depth_edges import is_thin
 from scene3d.ops.pinhole import from_pixels
 from scene3d.ops.threads import single_threaded_torch
 
@@ -27,6 +28,8 @@ BYTES_PER_VOXEL = (3 + 2) * 4
 LATTICE_SHIFT = 0.37
 # Of that weight, as much must be of looks that end near a point inside: other looks only passed before it.
 NEAR_SHARE = 0.25
+# Looks that end on lines narrower than so many pixels count so many times as much.
+LINE_PIXELS, LINE_WEIGHT = 3, 3.0
 # Voxels per pixel footprint: smaller ones store noise, larger ones lose detail.
 VOXEL_PER_FOOTPRINT = 1.6
 
@@ -101,14 +104,29 @@ def fuse(images: Sequence[DepthImage], cameras: Cameras, settings: FusionSetting
     for i, image in enumerate(images):
         known = image.is_known()
         depth, trust = (torch.where(known, value, 0.0).contiguous() for value in (image.depth, image.weight))
+        clear, trust = _thin_parts(depth, trust)
         viewmat, K = (value[i].double().contiguous() for value in (cameras.viewmats, cameras.Ks))
         _cpu.integrate_depth(
-            blocks, origin, settings.voxel_size, truncation, viewmat, K, depth, trust, distance, weight, near
+            blocks, origin, settings.voxel_size, truncation, viewmat, K, depth, clear, trust, distance, weight, near
         )
     # Thin sheets would swell backwards else, as far as distances are kept, where no view looks past them.
     is_inside = near >= NEAR_SHARE * settings.min_weight
     distance[(weight < settings.min_weight) | ((distance < 0) & ~is_inside)] = torch.nan
     return BlockGrid(blocks, distance.reshape(-1, SIDE, SIDE, SIDE), origin, settings.voxel_size)
+
+
+def _thin_parts(depth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """What lines of a pixel or two need in order not to be carved away by looks past them, which are a pixel off.
+
+    Returns:
+        Up to which depth what a pixel shows is surely free, and weights, larger on such lines. Each [H, W]
+    """
+    is_line = is_thin(depth, LINE_PIXELS)
+    near = torch.where(depth > 0, 1 / depth, 0.0)
+    beside = torch.nn.functional.max_pool2d(torch.where(is_line, near, 0.0)[None], 3, 1, 1)[0]
+    nearest = torch.maximum(near, beside)
+    clear = torch.where(nearest > 0, 1 / nearest, 0.0)
+    return clear.contiguous(), torch.where(is_line, (LINE_WEIGHT * weight).clamp_max(1.0), weight).contiguous()
 
 
 def blocks_near(

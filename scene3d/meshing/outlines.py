@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scene3d.ops.triangles import ONE_SURFACE
+from scene3d.ops.depth_edges import ONE_SURFACE
 
 # Outlines are looked for so many pixels to either side.
 REACH = 4

@@ -20,9 +20,9 @@ from scene3d.meshing.depth_guess import DepthGuess
 from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, depth_image
 from scene3d.meshing.fusion import DepthImage, world_points
 from scene3d.ops.agreement import ask_views
+from scene3d.ops.depth_edges import near_edges, near_thin, without_specks
 from scene3d.ops.pinhole import in_image, to_pixels
 from scene3d.ops.plane_match import GreyPhotos, depth_of
-from scene3d.ops.triangles import near_edges, without_specks
 
 # Rounds in which planes that others confirm are made even, how far apart those of one surface pass, share of the depth,
 # and the weight of planes that are not confirmed.
@@ -34,10 +34,6 @@ MIN_AGREE = 2
 MAX_COST = 0.8
 # Weight of the scene's own depth where photos say nothing, and near edges.
 OWN_WEIGHT, EDGE_WEIGHT = 0.2, 0.5
-# Patches show two surfaces near edges of what is narrower than so many pixels and nearer than what is around by more
-# than this share of the depth; pixels are near such things up to NEAR_THIN.
-THIN_PIXELS, THIN_DEPTH = 15, 0.02
-NEAR_THIN = 4
 # Own depths farther behind a place that photos of others show, share of the depth, are those of mirror images.
 HIDDEN = 0.02
 # Own depths are moved by less than this share of themselves. What is known in a square of pixels counts 1 / LITTLE
@@ -94,25 +90,6 @@ def _bettered(own: DepthImage, edge: Tensor, sure: Tensor, front: Tensor, camera
     better = seen.is_known()
     seen_weight = torch.where(edge, EDGE_WEIGHT, 1.0) * seen.weight
     return DepthImage(torch.where(better, seen.depth, depth), torch.where(better, seen_weight, weight))
-
-
-def near_thin(*depths: Tensor) -> Tensor:
-    """Pixels within NEAR_THIN of what is thin in any of some depth images. [H, W] bool"""
-    thin = torch.stack([is_thin(depth) for depth in depths]).any(dim=0)
-    return torch.nn.functional.max_pool2d(thin.float()[None], 2 * NEAR_THIN + 1, 1, NEAR_THIN)[0] > 0
-
-
-def is_thin(depth: Tensor) -> Tensor:
-    """What is narrower than THIN_PIXELS and clearly nearer than what is around. [H, W] bool
-
-    Args:
-        depth: z, 0 = unknown. [H, W]
-    """
-    near = torch.where(depth > 0, 1 / depth, 0.0)[None, None]
-    margin = THIN_PIXELS // 2
-    far = -torch.nn.functional.max_pool2d(-near, THIN_PIXELS, 1, margin)
-    wide = torch.nn.functional.max_pool2d(far, THIN_PIXELS, 1, margin)
-    return (near - wide > THIN_DEPTH * near)[0, 0]
 
 
 def _check_sizes(photos: Sequence[Photo], cameras: Cameras) -> None:

@@ -12,6 +12,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.checks import Dims
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.mesh import Mesh, face_edges, face_normals
+from scene3d.ops.depth_edges import near_edges
 
 try:
     from scene3d import _cpu
@@ -22,9 +23,6 @@ NEAR = 1e-4
 MAX_FACES = 2**31 - 1
 # Flatter than 87 degrees a picture says nothing about a surface.
 MIN_FACING = 0.05
-# 1 / z that bends by more than this share from pixel to pixel goes from one surface to another.
-ONE_SURFACE = 0.02
-EDGE_PIXELS = 2
 # Barycentric weights below it are 0 but for rounding: the nearest point lies on an edge or at a corner.
 ZERO_WEIGHT = 1e-6
 
@@ -249,38 +247,6 @@ def blend_pictures(
         )
         on_view()
     return total / weight.clamp_min(torch.finfo(torch.float32).tiny)[:, None], weight
-
-
-def near_edges(depth: Tensor) -> Tensor:
-    """Pixels within EDGE_PIXELS of where a surface ends: a mesh that is a little off would take colours of another one.
-
-    Args:
-        depth: z, 0 = nothing. [H, W]
-
-    Returns:
-        [H, W] bool.
-    """
-    # 1 / z is linear in pixels on planes, however flat they are seen.
-    near = torch.where(depth > 0, 1 / depth, 0.0)[None, None]
-    bent = torch.zeros_like(near)
-    bent[..., 1:-1] = (near[..., 2:] + near[..., :-2] - 2 * near[..., 1:-1]).abs()
-    down = (near[..., 2:, :] + near[..., :-2, :] - 2 * near[..., 1:-1, :]).abs()
-    bent[..., 1:-1, :] = torch.maximum(bent[..., 1:-1, :], down)
-    edge = (bent > ONE_SURFACE * near).float()
-    return torch.nn.functional.max_pool2d(edge, 2 * EDGE_PIXELS + 1, 1, EDGE_PIXELS)[0, 0] > 0
-
-
-def without_specks(depth: Tensor) -> Tensor:
-    """A depth image without pixels and lines nearer or farther than all around: noise is not an edge. [H, W]"""
-    near = torch.where(depth > 0, 1 / depth, 0.0)[None, None]
-    # Closing, then opening, by 3x3.
-    near = -_dilated(-_dilated(near))
-    near = _dilated(-_dilated(-near))[0, 0]
-    return torch.where(near > 0, 1 / near, 0.0)
-
-
-def _dilated(image: Tensor) -> Tensor:
-    return torch.nn.functional.max_pool2d(image, 3, 1, 1)
 
 
 def _native():  # type: ignore[no-untyped-def]

@@ -18,6 +18,7 @@ from torch import Tensor
 from scene3d.core.cameras import Cameras
 from scene3d.core.capture import Capture
 from scene3d.ops.agreement import ask_views
+from scene3d.ops.depth_edges import near_edges, near_thin, without_specks
 from scene3d.ops.pinhole import in_image, to_pixels
 from scene3d.ops.plane_match import (
     GreyPhotos,
@@ -27,7 +28,6 @@ from scene3d.ops.plane_match import (
     partner_views,
     plane_normals,
 )
-from scene3d.ops.triangles import near_edges, without_specks
 from scene3d.recon.photos import PhotoStore
 
 # Longer side of the photos that are compared at most, pixels.
@@ -100,7 +100,8 @@ def _judged(
     agree, against = ask_views(depths, photos.all_cameras(), i, partners, TOLERANCE)
     confirmed = (agree >= min(MIN_AGREE, max(len(partners), 1))) & (agree > against)
     # Patches near edges of depth show two surfaces. Thin things that are drawn to the wrong one cost 0.5 dB.
-    confirmed &= ~near_edges(without_specks(depths[i]))
+    depth = without_specks(depths[i])
+    confirmed &= ~(near_edges(depth) & near_thin(depth))
     # Patches without texture are unlike each other even where they are right.
     trust = torch.where(confirmed, (1 - cost).clamp(0.1, 1.0), 0.0)
     normals = plane_normals(planes, photos.cameras[i])
