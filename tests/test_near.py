@@ -16,7 +16,7 @@ from scene3d.recon.fit import fit
 from scene3d.recon.settings import FitSettings, LearningRates, StrategySettings
 from scene3d.render.near import nearest, with_near, with_near_of_field
 from scene3d.render.rasterize import rasterize
-from scene3d.render.surfels import as_discs, rasterize_surfels
+from scene3d.render.surfels import rasterize_surfels
 from scene3d.render.types import USUAL_NEAR, RasterSettings
 
 SCENE, VIEWS = random_gaussians(40).to(dtype=torch.float32), ring_of_cameras(2).to(dtype=torch.float32)
@@ -58,7 +58,7 @@ def test_scenes_of_all_sizes_look_the_same(backend: str, size: float):
 def test_discs_and_opacities_of_places_go_with_the_size(size: float):
     scene, views = transform_gaussians(SCENE, scaling(size)), transform_cameras(VIEWS, scaling(size))
     seen = [
-        rasterize_surfels(as_discs(g), v.select([0]), RasterSettings(), u).render.alpha
+        rasterize_surfels(g, v.select([0]), RasterSettings(), u).render.alpha
         for g, v, u in ((scene, views, size), (SCENE, VIEWS, 1.0))
     ]
     assert float((seen[0] - seen[1]).abs().mean()) < 1e-3

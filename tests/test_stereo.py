@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from painted_wall import HEIGHT, NORMAL, WIDTH, cameras_along, wall_capture, wall_depth, wall_points
@@ -18,7 +16,6 @@ from scene3d.recon.settings import FitSettings
 from scene3d.recon.stereo import StereoView, first_guess, match_views
 from scene3d.recon.stereo_pull import PullSettings, StereoPull, place_gaussians
 from scene3d.recon.surface import begin_on_surfaces
-from scene3d.render.surfels import as_discs
 
 
 @pytest.fixture(scope="module")
@@ -109,20 +106,6 @@ def test_first_gaussians_leave_room_for_those_on_surfaces(wall_views: dict[int, 
     assert len(mixed) <= 375  # three quarters: the rest is for growth
     assert bool((kept.diff() > 0).all())
     assert set(kept.tolist()) <= set(many.means[:, 0].tolist())
-
-
-def test_discs_are_the_same_gaussians_with_the_shortest_axis_last():
-    generator = torch.Generator().manual_seed(0)
-    g = discs_at(torch.randn(20, 3, generator=generator))
-    g = replace(g, quats=torch.randn(20, 4, generator=generator), log_scales=torch.randn(20, 3, generator=generator))
-
-    def covariances(x: Gaussians) -> torch.Tensor:
-        half = to_rotmat(x.quats) * x.scales[:, None]
-        return half @ half.transpose(1, 2)
-
-    discs = as_discs(g)
-    assert bool((discs.log_scales.diff(dim=1) <= 0).all())
-    torch.testing.assert_close(covariances(discs), covariances(g), rtol=1e-4, atol=1e-5)
 
 
 def test_fits_by_stereo_are_reproducible():

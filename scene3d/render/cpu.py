@@ -75,7 +75,7 @@ def _rasterize(
     masks = None if masks is None else masks.contiguous()
     images = _Rasterize.apply(call, *params, cameras.viewmats, masks)
     stats = RasterStats(call.radii, call.grad2d, call.n_culled_nonfinite)
-    return render_of_images(images, settings, stats)
+    return render_of_images(images, settings, stats, call.median_ids)
 
 
 class _Call:
@@ -92,6 +92,7 @@ class _Call:
         self.grad2d = torch.zeros(n_views, n, dtype=gaussians.dtype)
         # Native views of the tensors below; wrapping a tensor costs microseconds, and backward needs the same again.
         self.params: Any = None
+        self.median_ids = torch.empty(0)
         self.images: list[Any] = []
         self.states: list[Any] = []
         self.n_culled_nonfinite = 0
@@ -133,7 +134,9 @@ class _Rasterize(torch.autograd.Function):
         tensors = (means, quats, log_scales, opacity_logits, sh0, shN)
         dtype = means.dtype
         images = _images(call, dtype)
-        median_ids = torch.empty(images[2].shape[:3] if call.with_extra else (len(call.views), 0), dtype=torch.int32)
+        median_ids = call.median_ids = torch.empty(
+            images[2].shape[:3] if call.with_extra else (len(call.views), 0), dtype=torch.int32
+        )
         params = call.params = _native("Params", dtype)(
             *(t.detach() for t in tensors), None if masks is None else masks.detach()
         )
@@ -149,7 +152,6 @@ class _Rasterize(torch.autograd.Function):
         if not any(ctx.needs_input_grad):
             call.states.clear()
         ctx.call = call
-        ctx.median_ids = median_ids  # kept alive for backward
         ctx.save_for_backward(*tensors)
         # The native views hold `images`: autograd must mark other tensors, or the two would keep each other alive.
         return tuple(image.detach() for image in images)

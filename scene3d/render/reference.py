@@ -68,17 +68,19 @@ def rasterize_dense(
     radii = gaussians.means.new_zeros(len(cameras), len(gaussians))
     grad2d = torch.zeros_like(radii)
     centers = cameras.centers()
-    images = []
+    images, medians, median_ids = [], [], []
     for c in range(len(cameras)):
         view = _View(cameras.viewmats[c], cameras.Ks[c], (cameras.width(c), cameras.height(c)), centers[c])
         rows, radii[c] = _visible(gaussians, usable, view, settings, cutoff)
         splats = _splats(gaussians.select(rows), view, settings, None if masks is None else masks[rows])
         on_gradient = _record_grad2d(splats.means2d, grad2d[c], rows, settings.absgrad)
         images.append(_blend(splats, view, on_gradient, cutoff, pairs_per_chunk))
-    features = torch.stack([features for features, _, _ in images])
-    alpha, median = (torch.stack([image[k] for image in images]) for k in (1, 2))
+        at = images[-1][2]
+        medians.append(torch.cat([splats.depths, splats.depths.new_zeros(1)])[at][..., None])
+        median_ids.append(torch.cat([rows, rows.new_full((1,), -1)])[at].int())
+    features, alpha = (torch.stack([image[k] for image in images]) for k in (0, 1))
     stats = RasterStats(radii, grad2d, int((~usable).sum()))
-    return _to_render(features, alpha, median, settings, stats)
+    return _to_render(features, alpha, (torch.stack(medians), torch.stack(median_ids)), settings, stats)
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def _record_grad2d(means2d: Tensor, grad2d: Tensor, rows: Tensor, absgrad: bool)
 def _blend(
     splats: _Splats, view: _View, on_gradient: _GradientHook | None, cutoff: bool, pairs_per_chunk: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Blend one image: sums of weighted features [H, W, 7], alpha [H, W, 1], median depth [H, W, 1]."""
+    """Blend one image: sums of weighted features [H, W, 7], alpha [H, W, 1], place of the median one [H, W]."""
     width, height = view.size
     rows_per_chunk = max(1, pairs_per_chunk // max(1, width * len(splats.depths)))
     is_bounded = rows_per_chunk < height and torch.is_grad_enabled()
@@ -190,7 +192,7 @@ def _blend(
             part = _blend_pixels(splats, pixels, on_gradient, cutoff)
         parts.append(part)
     features, alpha, median = (torch.cat([part[k] for part in parts]) for k in range(3))
-    return features.view(height, width, -1), alpha.view(height, width, 1), median.view(height, width, 1)
+    return features.view(height, width, -1), alpha.view(height, width, 1), median.view(height, width)
 
 
 def _blend_pixels(
@@ -214,8 +216,7 @@ def _blend_pixels(
     weights = alphas * transmittances[:, :-1]
     # Transmittance falls, so the count of values still at one half or above is the index of the median Gaussian.
     median_index = (transmittances[:, 1:] >= 0.5).sum(dim=1)
-    median = torch.cat([splats.depths, splats.depths.new_zeros(1)])[median_index]
-    return weights @ splats.features, weights.sum(dim=1, keepdim=True), median[:, None]
+    return weights @ splats.features, weights.sum(dim=1, keepdim=True), median_index
 
 
 def _transmittances(alphas: Tensor) -> Tensor:  # [P, n] -> [P, n+1]: before the first, ..., after the last
@@ -228,7 +229,9 @@ def _pixel_centers(top: int, bottom: int, width: int, like: Tensor) -> Tensor:  
     return torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=2).view(-1, 2)
 
 
-def _to_render(features: Tensor, alpha: Tensor, median: Tensor, settings: RasterSettings, stats: RasterStats) -> Render:
+def _to_render(
+    features: Tensor, alpha: Tensor, medians: tuple[Tensor, Tensor], settings: RasterSettings, stats: RasterStats
+) -> Render:
     background = torch.tensor(settings.background, dtype=alpha.dtype, device=alpha.device)
     rgb = features[..., :3] + (1 - alpha) * background
     depth = normals = None
@@ -237,4 +240,5 @@ def _to_render(features: Tensor, alpha: Tensor, median: Tensor, settings: Raster
         depth = torch.where(is_hit, features[..., 3:4] / torch.where(is_hit, alpha, torch.ones_like(alpha)), 0.0)
     if settings.with_normals:
         normals = features[..., 4:7]
-    return Render(rgb, alpha, depth, median if settings.with_depth else None, normals, stats)
+    median, median_ids = medians if settings.with_depth else (None, None)
+    return Render(rgb, alpha, depth, median, normals, stats, median_ids)

@@ -8,7 +8,7 @@ Discs that reach behind the plane of the camera are dropped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
 from scene3d.core.gaussians import Gaussians
 from scene3d.ops import sh
-from scene3d.ops.quaternions import from_rotmat, to_rotmat
+from scene3d.ops.quaternions import to_rotmat
 from scene3d.render import backends, cpu, surfels_cuda
 from scene3d.render.discs import Discs, screen_gradient
 from scene3d.render.near import with_near
@@ -72,16 +72,6 @@ def rasterize_surfels(
         return _to_render(*blend_reference(discs, camera, settings, unit, cutoff=True), settings)
     blend = surfels_cuda.blend if name == "cuda" else blend_native
     return _to_render(*blend(discs, camera, settings, unit, cutoff=True), settings)
-
-
-def as_discs(gaussians: Gaussians) -> Gaussians:
-    """The same Gaussians with axes in order of length: the third is the shortest, the normal of the disc."""
-    order = gaussians.log_scales.argsort(dim=1, descending=True)
-    axes = to_rotmat(gaussians.quats).gather(2, order[:, None, :].expand(-1, 3, -1))
-    # An odd exchange of axes is a mirror: the normal may point either way.
-    sign = torch.where(torch.linalg.det(axes) < 0, -1.0, 1.0).to(axes.dtype)
-    axes = torch.cat([axes[:, :, :2], axes[:, :, 2:] * sign[:, None, None]], dim=2)
-    return replace(gaussians, quats=from_rotmat(axes), log_scales=gaussians.log_scales.gather(1, order))
 
 
 def see_discs(gaussians: Gaussians, camera: Cameras, settings: RasterSettings) -> Discs:

@@ -69,6 +69,8 @@ class Render:
         median_depth: z of the Gaussian at which transmittance falls below one half, 0 if it does not. [C, H, W, 1]
         normals: Σ w n, world. [C, H, W, 3]
         stats: Per-Gaussian statistics.
+        median_ids: Number of the Gaussian whose depth median_depth is, -1 = none; None where the backend does not say.
+            [C, H, W] int32
     """
 
     rgb: Tensor
@@ -77,9 +79,12 @@ class Render:
     median_depth: Tensor | None
     normals: Tensor | None
     stats: RasterStats
+    median_ids: Tensor | None = None
 
 
-def render_of_images(images: tuple[Tensor, ...], settings: RasterSettings, stats: RasterStats) -> Render:
+def render_of_images(
+    images: tuple[Tensor, ...], settings: RasterSettings, stats: RasterStats, median_ids: Tensor | None = None
+) -> Render:
     """A Render of what native code gives: colour, alpha, Σ w z, median depth and Σ w n; the last three may be empty."""
     rgb, alpha, weighted_depth, median, normals = images
     depth = None
@@ -92,6 +97,7 @@ def render_of_images(images: tuple[Tensor, ...], settings: RasterSettings, stats
         median if settings.with_depth else None,
         normals if settings.with_normals else None,
         stats,
+        median_ids if settings.with_depth else None,
     )
 
 
