@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from mesh_shapes import dense_grid, ring_cameras, sphere_field, square
+from mesh_shapes import box, dense_grid, ring_cameras, sphere_field, square
 
 from scene3d.core.cameras import Cameras, look_at
 from scene3d.core.mesh import Mesh
+from scene3d.meshing import fusion
 from scene3d.meshing.block_grid import extract_surface
 from scene3d.meshing.consistency import ConsistencySettings, keep_consistent
 from scene3d.meshing.depth_views import ViewSettings, depth_image
@@ -89,6 +90,32 @@ def test_thin_sheets_do_not_swell_backwards():
     # What is kept behind a surface ends four voxels behind it.
     assert int((z > -0.04).sum()) > 500
     assert float(z[z > -0.7].min()) > -3 * 0.03
+
+
+def wobbling_lines(cameras: Cameras) -> list[DepthImage]:
+    """A needle a pixel wide before a wall, in every other view a pixel beside where it belongs."""
+    needle = Mesh(0.02 * box().vertices * torch.tensor([1.0, 1.0, 60.0]), box().faces)
+    images = []
+    for i in range(len(cameras)):
+        depth = view_mesh(needle, cameras, i).depth
+        depth = torch.roll(depth, i % 2, dims=1)
+        images.append(DepthImage(torch.where(depth > 0, depth, 9.0), torch.ones_like(depth)))
+    return images
+
+
+def test_lines_are_not_carved_away_by_looks_a_pixel_beside(monkeypatch: pytest.MonkeyPatch):
+    cameras = ring_cameras(16)
+    images = wobbling_lines(cameras)
+
+    def height_found() -> int:
+        z = extract_surface(fuse(images, cameras, FusionSettings(0.02))).vertices
+        z = z[z.norm(dim=1) < 1.5]
+        return len((z[:, 2] / 0.05).floor().unique())
+
+    kept = height_found()
+    assert kept > 0.9 * 2 * 1.2 / 0.05
+    monkeypatch.setattr(fusion, "_thin_parts", lambda depth, weight: (depth, weight))
+    assert height_found() < 0.7 * kept
 
 
 def test_absurd_voxels_are_refused_with_the_number_to_use():

@@ -1,7 +1,8 @@
 """Disc depth: where rays meet the plane of the flat Gaussian at which half of the light is stopped.
 
-Which one that is, the colours' own render says, so that lines thinner than a pixel have depth wherever they have
-colour; discs cut by rays themselves (surfels.py) miss such lines.
+The plane is that of ray_planes.py, which for a flat Gaussian is its own, here exact in perspective. Which Gaussian it
+is, the render of the colours says, so that lines thinner than a pixel have depth wherever they have colour; discs cut
+by rays themselves (surfels.py) miss such lines.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from scene3d.core.gaussians import Gaussians
 from scene3d.ops.quaternions import to_rotmat
 from scene3d.render.planes import pixel_rays
 from scene3d.render.rasterize import rasterize
-from scene3d.render.ray_planes import plane_coefficients
+from scene3d.render.ray_planes import centers_and_normals
 from scene3d.render.types import RasterSettings, Render
 
 # A plane counts up to so many deviations of its Gaussian in depth: steep ones would end anywhere else.
@@ -40,10 +41,13 @@ def disc_depth(gaussians: Gaussians, camera: Cameras, settings: RasterSettings, 
     assert render.median_depth is not None
     ids, center = render.median_ids[0].cpu().long(), render.median_depth[0, ..., 0].cpu()
     of_pixel = ids.clamp_min(0)
-    a, b, c = plane_coefficients(splats, camera)[of_pixel].unbind(dim=-1)
     x, y = pixel_rays(camera, center)
+    m, n = centers_and_normals(splats, camera)
+    # On a plane n.(z r) = n.m: 1 / z is linear in the pixel.
+    slant = (n[of_pixel] * torch.stack([x, y, torch.ones_like(x)], dim=-1)).sum(dim=-1) / (n * m).sum(dim=1)[of_pixel]
     reach = N_DEVIATIONS * _depth_deviations(splats, camera)[of_pixel]
-    depth = torch.clamp(a + b * x + c * y, center - reach, center + reach)
+    depth = torch.where(slant > 0, 1 / slant, torch.inf).nan_to_num(nan=0.0)
+    depth = torch.clamp(depth, center - reach, center + reach)
     return torch.where(ids >= 0, depth.clamp_min(0.0), 0.0)
 
 

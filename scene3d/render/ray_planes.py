@@ -63,13 +63,7 @@ def render_ray_planes(gaussians: Gaussians, camera: Cameras, settings: RasterSet
 
 def plane_coefficients(gaussians: Gaussians, camera: Cameras) -> Tensor:
     """a, b, c of every Gaussian: depth = a + b x + c y on the ray (x, y, 1). [N, 3]"""
-    viewmat = camera.viewmats[0].to(gaussians.means)
-    axes = viewmat[:3, :3] @ to_rotmat(gaussians.quats)
-    m = gaussians.means @ viewmat[:3, :3].T + viewmat[:3, 3]
-    # Σ^-1 m, times the square of the shortest scale: only its direction counts.
-    shortest = gaussians.log_scales.detach().amin(dim=1, keepdim=True)
-    weights = (2 * (shortest - gaussians.log_scales)).exp()
-    n = (axes @ (weights[:, :, None] * (axes.transpose(1, 2) @ m[:, :, None])))[:, :, 0]
+    m, n = centers_and_normals(gaussians, camera)
     z = torch.where(m[:, 2].abs() > 1e-6, m[:, 2], 1.0)
     x0, y0 = m[:, 0] / z, m[:, 1] / z
     facing = n[:, 0] * x0 + n[:, 1] * y0 + n[:, 2]
@@ -82,3 +76,14 @@ def plane_coefficients(gaussians: Gaussians, camera: Cameras) -> Tensor:
     sound = (m[:, 2] > 1e-3) & found.detach().isfinite().all(dim=1) & (found.detach().abs().amax(dim=1) < 1e6)
     filler = found.detach()[sound].mean(dim=0) if bool(sound.any()) else found.new_zeros(3)
     return torch.where(sound[:, None], found, filler)
+
+
+def centers_and_normals(gaussians: Gaussians, camera: Cameras) -> tuple[Tensor, Tensor]:
+    """Centres m in the camera and normals n = Σ^-1 m of the planes, of any length. Each [N, 3]"""
+    viewmat = camera.viewmats[0].to(gaussians.means)
+    axes = viewmat[:3, :3] @ to_rotmat(gaussians.quats)
+    m = gaussians.means @ viewmat[:3, :3].T + viewmat[:3, 3]
+    # Times the square of the shortest scale: only its direction counts.
+    shortest = gaussians.log_scales.detach().amin(dim=1, keepdim=True)
+    weights = (2 * (shortest - gaussians.log_scales)).exp()
+    return m, (axes @ (weights[:, :, None] * (axes.transpose(1, 2) @ m[:, :, None])))[:, :, 0]
