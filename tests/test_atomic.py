@@ -9,7 +9,7 @@ import pytest
 
 from scene3d.core.errors import OutputError
 from scene3d.io import atomic
-from scene3d.io.atomic import atomic_write, write_bytes, write_json, write_text
+from scene3d.io.atomic import atomic_write, check_writable, write_bytes, write_json, write_text
 
 
 def test_a_write_appears_under_its_name_and_leaves_nothing_else(tmp_path):
@@ -101,3 +101,14 @@ def test_json_round_trips_and_refuses_nan(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "b.json", {"psnr": float("nan")})
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path):
+    check_writable(tmp_path / "new" / "deep" / "mesh.glb")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="A file stands where a folder is needed"):
+        check_writable(tmp_path / "file" / "mesh.glb")
+    (tmp_path / "mesh.glb").mkdir()
+    with pytest.raises(OutputError, match="A folder has that name"):
+        check_writable(tmp_path / "mesh.glb")

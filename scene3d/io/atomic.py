@@ -54,6 +54,25 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
             os.unlink(temporary)
 
 
+def check_writable(path: Path) -> None:
+    """Fail before long work where `atomic_write` would fail after it; nothing is made.
+
+    Raises:
+        OutputError: as of atomic_write.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        folder = path.parent
+        while not os.path.lexists(folder):
+            folder = folder.parent
+        probe = folder / f".{secrets.token_hex(8)}"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
 def make_folder(folder: Path) -> None:
     """Make `folder` and what is missing above it.
 

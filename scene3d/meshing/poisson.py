@@ -9,8 +9,6 @@ transforms turn into a division (Kazhdan 2005; Peng et al. 2021). The surface is
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +16,7 @@ from torch import Tensor
 from scene3d.core.mesh import Mesh, face_normals
 from scene3d.meshing.block_grid import SIDE, BlockGrid, extract_surface
 from scene3d.meshing.cubes import CORNERS
+from scene3d.ops.directions import even_directions
 from scene3d.ops.triangles import sample_surface
 
 # The box of the points fills this share of the periodic box: the surface must not feel its own copies.
@@ -98,11 +97,8 @@ def hull_directions(vertices: Tensor) -> Tensor:
     """Outward directions of planes that bound points [P, 3]: their polyhedron is little larger than the hull. [D, 3]"""
     from scipy.spatial import ConvexHull, QhullError
 
-    k = torch.arange(N_DIRECTIONS, dtype=torch.float64) + 0.5
-    z, turn = 1 - 2 * k / N_DIRECTIONS, math.pi * (3 - math.sqrt(5)) * k
-    ring = (1 - z * z).sqrt()
     axes = torch.cat([torch.eye(3, dtype=torch.float64), -torch.eye(3, dtype=torch.float64)])
-    spread = torch.cat([axes, torch.stack([ring * turn.cos(), ring * turn.sin(), z], dim=1)]).float()
+    spread = torch.cat([axes, even_directions(N_DIRECTIONS)]).float()
     size = float((vertices.amax(dim=0) - vertices.amin(dim=0)).max())
     points = ((vertices.double() - vertices[0].double()) / size).numpy()
     try:

@@ -7,12 +7,11 @@ in the same way (Kerbl et al. 2024, A Hierarchical 3D Gaussian Representation, s
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from scene3d.core.capture import Capture
+from scene3d.ops.directions import even_directions
 from scene3d.recon.photos import PhotoStore
 from scene3d.recon.scene_frame import focus_point, look_up_photo, scene_extent
 
@@ -37,7 +36,7 @@ def far_points(capture: Capture) -> tuple[Tensor, Tensor]:
     train = capture.train or tuple(range(len(capture)))
     cameras = capture.cameras.select(train)
     radius = scene_extent(cameras) * float(cameras.Ks[:, 0, 0].mean()) / PARALLAX
-    directions = _sphere(DIRECTIONS)
+    directions = even_directions(DIRECTIONS).float()
     points = focus_point(cameras) + radius * directions
     chosen = [train[i] for i in torch.linspace(0, len(train) - 1, min(MOST_VIEWS, len(train))).long().tolist()]
     store = PhotoStore(capture)
@@ -52,12 +51,3 @@ def far_points(capture: Capture) -> tuple[Tensor, Tensor]:
     if is_far.sum() < LEAST_PART * (n_seen >= FEWEST_VIEWS).sum():
         is_far[:] = False
     return points[is_far], median[is_far]
-
-
-def _sphere(n: int) -> Tensor:
-    """n directions, evenly over the sphere (Fibonacci lattice). [n, 3]"""
-    k = torch.arange(n, dtype=torch.float64) + 0.5
-    z = 1 - 2 * k / n
-    turn = math.pi * (3 - math.sqrt(5)) * k
-    ring = (1 - z * z).sqrt()
-    return torch.stack([ring * turn.cos(), ring * turn.sin(), z], dim=1).float()

@@ -16,7 +16,7 @@ from scene3d.core.capture import Capture, Photo
 from scene3d.core.errors import OutputError
 from scene3d.core.mesh import Mesh
 from scene3d.core.scene import Scene
-from scene3d.io.atomic import atomic_write, write_json
+from scene3d.io.atomic import atomic_write, check_writable, write_json
 from scene3d.io.capture_files import CaptureOptions, read_capture
 from scene3d.io.mesh_files import check_mesh_suffix, write_mesh
 from scene3d.io.registry import read_scene
@@ -140,6 +140,7 @@ def run(config: Config) -> None:
         if wants and config.capture is None:
             raise ValueError(f"{name}: photos need --capture")
     _check_not_input(out, config.scene)
+    check_writable(out)
     _check_numbers(config)
     set_threads(config.threads)
     scene = read_scene(config.scene)
