@@ -30,6 +30,8 @@ N_VOTES, APART, UNSURE = 4, 0.003, 0.05
 # Depths that photos give are believed where two others agree to within this share of the depth.
 TOLERANCE = 0.003
 MIN_AGREE = 2
+# Edges so near to thin things, pixels, show two surfaces in a patch.
+NEAR_THIN = 1
 # Patches less alike than this show nothing: 1 is what chance gives.
 MAX_COST = 0.8
 # Weight of the scene's own depth where photos say nothing, and near edges.
@@ -74,19 +76,27 @@ def better_depths(
     for i, own in enumerate(views.depths):
         front = nearest_places(agreed, cameras, i, guess.partners[i])
         edge = near_edges(without_specks(own.depth))
-        mixed = edge & near_thin(own.depth, depth_of(guess.planes[i])) if guess.has_edges else edge
-        result.append(_bettered(own, edge, torch.where(mixed, 0.0, agreed[i]), front, cameras.select([i])))
+        mixed = edge & _both_thin(own.depth, depth_of(guess.planes[i])) if guess.has_edges else edge
+        result.append(_bettered(own, edge, mixed, agreed[i], front, cameras.select([i])))
     return tuple(result)
 
 
-def _bettered(own: DepthImage, edge: Tensor, sure: Tensor, front: Tensor, camera: Cameras) -> DepthImage:
-    """What photos confirm, else the own depth, moved as they say of places around; near edges as it is."""
+def _both_thin(own: Tensor, guess: Tensor) -> Tensor:
+    """Near what is thin in both depths: mirror images make edges of their own in one of them. [H, W] bool"""
+    return near_thin(own, NEAR_THIN) & near_thin(guess, NEAR_THIN)
+
+
+def _bettered(
+    own: DepthImage, edge: Tensor, mixed: Tensor, agreed: Tensor, front: Tensor, camera: Cameras
+) -> DepthImage:
+    """What photos confirm, else the own depth, moved as they say of places around; where they are mixed as it is."""
+    sure = torch.where(mixed, 0.0, agreed)
     seen = depth_image(sure, torch.ones_like(sure), camera, ViewSettings())
     hidden = (front > 0) & (front < (1 - HIDDEN) * own.depth)
     # Lines and dots of what is hidden are where silhouettes in other views are a pixel off.
     hidden = torch.nn.functional.max_pool2d((~hidden).float()[None, None], 3, 1, 1)[0, 0] == 0
     weight = own.weight * torch.where(edge, EDGE_WEIGHT, torch.where(hidden, 0.0, OWN_WEIGHT))
-    depth = torch.where(edge, own.depth, moved_along(own.depth, torch.where(edge, 0.0, sure)))
+    depth = torch.where(mixed, own.depth, moved_along(own.depth, torch.where(edge, 0.0, sure)))
     better = seen.is_known()
     seen_weight = torch.where(edge, EDGE_WEIGHT, 1.0) * seen.weight
     return DepthImage(torch.where(better, seen.depth, depth), torch.where(better, seen_weight, weight))

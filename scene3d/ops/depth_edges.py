@@ -8,10 +8,8 @@ from torch import Tensor
 # 1 / z that bends by more than this share from pixel to pixel goes from one surface to another.
 ONE_SURFACE = 0.02
 EDGE_PIXELS = 2
-# What is narrower than so many pixels and nearer than what is around by more than this share of the depth is thin;
-# pixels are near such things up to NEAR_THIN.
+# What is narrower than so many pixels and nearer than what is around by more than this share of the depth is thin.
 THIN_PIXELS, THIN_DEPTH = 15, 0.02
-NEAR_THIN = 4
 
 
 def near_edges(depth: Tensor) -> Tensor:
@@ -46,10 +44,9 @@ def _dilated(image: Tensor) -> Tensor:
     return torch.nn.functional.max_pool2d(image, 3, 1, 1)
 
 
-def near_thin(*depths: Tensor) -> Tensor:
-    """Pixels within NEAR_THIN of what is thin in any of some depth images. [H, W] bool"""
-    thin = torch.stack([is_thin(depth) for depth in depths]).any(dim=0)
-    return torch.nn.functional.max_pool2d(thin.float()[None], 2 * NEAR_THIN + 1, 1, NEAR_THIN)[0] > 0
+def near_thin(depth: Tensor, margin: int) -> Tensor:
+    """Pixels within `margin` of what is thin. [H, W] bool"""
+    return torch.nn.functional.max_pool2d(is_thin(depth).float()[None], 2 * margin + 1, 1, margin)[0] > 0
 
 
 def is_thin(depth: Tensor, pixels: int = THIN_PIXELS) -> Tensor:

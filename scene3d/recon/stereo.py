@@ -39,6 +39,8 @@ GUESS_CELL = 8
 TOLERANCE = 0.005
 MIN_AGREE = 2
 MIN_ALPHA = 0.5
+# Edges of depth so near to thin things, pixels, are not trusted.
+NEAR_THIN = 4
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _judged(
     confirmed = (agree >= min(MIN_AGREE, max(len(partners), 1))) & (agree > against)
     # Patches near edges of depth show two surfaces. Thin things that are drawn to the wrong one cost 0.5 dB.
     depth = without_specks(depths[i])
-    confirmed &= ~(near_edges(depth) & near_thin(depth))
+    confirmed &= ~(near_edges(depth) & near_thin(depth, NEAR_THIN))
     # Patches without texture are unlike each other even where they are right.
     trust = torch.where(confirmed, (1 - cost).clamp(0.1, 1.0), 0.0)
     normals = plane_normals(planes, photos.cameras[i])
