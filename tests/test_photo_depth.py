@@ -12,6 +12,7 @@ from tiny_capture import tiny_scene
 from scene3d.core.capture import Photo
 from scene3d.core.mesh import Mesh
 from scene3d.core.scene import Scene
+from scene3d.meshing import photo_depth
 from scene3d.meshing.depth_guess import mesh_guess, own_guess
 from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, depth_image
 from scene3d.meshing.photo_depth import OWN_WEIGHT, better_depths, moved_along, nearest_places
@@ -166,3 +167,10 @@ def test_depth_by_photos_needs_photos():
     settings = replace(MeshSettings(), photo_depth=True)
     with pytest.raises(ValueError, match="photo_depth: expected photos, got none"):
         mesh_scene(Scene(tiny_scene().splats()), cameras_along(XS), settings)
+
+
+def test_only_what_is_thin_in_both_depths_is_left_to_the_scene():
+    flat, line = torch.full((40, 60), 4.0), torch.full((40, 60), 4.0)
+    line[:, 30] = 3.0
+    assert not bool(photo_depth._both_thin(line, flat).any())
+    assert photo_depth._both_thin(line, line)[20].nonzero()[:, 0].tolist() == [29, 30, 31]
