@@ -40,8 +40,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}{path.suffix}")
     try:
         make_folder(path.parent)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        _refuse_folder(path)
         yield temporary
         _flush(temporary)
         os.replace(temporary, path)
@@ -54,6 +53,11 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
             os.unlink(temporary)
 
 
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+
+
 def check_writable(path: Path) -> None:
     """Fail before long work where `atomic_write` would fail after it; nothing is made.
 
@@ -61,8 +65,7 @@ def check_writable(path: Path) -> None:
         OutputError: as of atomic_write.
     """
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        _refuse_folder(path)
         folder = path.parent
         while not os.path.lexists(folder):
             folder = folder.parent

@@ -28,7 +28,7 @@ def near_edges(depth: Tensor) -> Tensor:
     down = (near[..., 2:, :] + near[..., :-2, :] - 2 * near[..., 1:-1, :]).abs()
     bent[..., 1:-1, :] = torch.maximum(bent[..., 1:-1, :], down)
     edge = (bent > ONE_SURFACE * near).float()
-    return torch.nn.functional.max_pool2d(edge, 2 * EDGE_PIXELS + 1, 1, EDGE_PIXELS)[0, 0] > 0
+    return _dilated(edge, EDGE_PIXELS)[0, 0] > 0
 
 
 def without_specks(depth: Tensor) -> Tensor:
@@ -40,13 +40,14 @@ def without_specks(depth: Tensor) -> Tensor:
     return torch.where(near > 0, 1 / near, 0.0)
 
 
-def _dilated(image: Tensor) -> Tensor:
-    return torch.nn.functional.max_pool2d(image, 3, 1, 1)
+def _dilated(image: Tensor, margin: int = 1) -> Tensor:
+    """The largest value within so many pixels, in a square. [..., H, W]"""
+    return torch.nn.functional.max_pool2d(image, 2 * margin + 1, 1, margin)
 
 
 def near_thin(depth: Tensor, margin: int) -> Tensor:
     """Pixels within `margin` of what is thin. [H, W] bool"""
-    return torch.nn.functional.max_pool2d(is_thin(depth).float()[None], 2 * margin + 1, 1, margin)[0] > 0
+    return _dilated(is_thin(depth).float()[None], margin)[0] > 0
 
 
 def is_thin(depth: Tensor, pixels: int = THIN_PIXELS) -> Tensor:
@@ -57,7 +58,5 @@ def is_thin(depth: Tensor, pixels: int = THIN_PIXELS) -> Tensor:
         pixels: An odd number.
     """
     near = torch.where(depth > 0, 1 / depth, 0.0)[None, None]
-    margin = pixels // 2
-    far = -torch.nn.functional.max_pool2d(-near, pixels, 1, margin)
-    wide = torch.nn.functional.max_pool2d(far, pixels, 1, margin)
+    wide = _dilated(-_dilated(-near, pixels // 2), pixels // 2)
     return (near - wide > THIN_DEPTH * near)[0, 0]
