@@ -16,6 +16,8 @@ namespace {
 // How far planes are looked for, in turn.
 constexpr int kHops[] = {1, 4, 2, 9, 1, 3};
 
+}  // namespace
+
 std::vector<float> padded(const StereoPhoto& photo, int64_t stride) {
   std::vector<float> grey(static_cast<size_t>(stride) * static_cast<size_t>(photo.height + 2 * kPatchReach));
   for (int64_t y = 0; y < photo.height + 2 * kPatchReach; y++) {
@@ -42,7 +44,6 @@ std::vector<int32_t> codes_of(const StereoPhoto& photo) {
   return codes;
 }
 
-// From pixels of a photo, with inverse depth, to pixels of another one.
 StereoOther seen_by(const StereoPhoto& photo, const StereoPhoto& other, const int32_t* codes) {
   const double *m = photo.cam_from_world, *o = other.cam_from_world;
   // Other camera from this one: R = Ro Rm^T, t = to - R tm.
@@ -72,8 +73,6 @@ StereoOther seen_by(const StereoPhoto& photo, const StereoPhoto& other, const in
   result.codes = codes, result.shown = other.shown, result.width = other.width, result.height = other.height;
   return result;
 }
-
-}  // namespace
 
 void match_planes(const StereoPhoto& photo, const StereoPhoto* others, int n_others, const StereoSettings& settings,
                   float* planes, float* costs) {

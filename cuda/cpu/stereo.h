@@ -5,6 +5,7 @@
 // pixel, and so is where a plane is seen elsewhere.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 namespace scene3d {
 
@@ -54,6 +55,13 @@ struct StereoPhoto {
   const double* cam_from_world;  // [4, 4]
   const uint8_t* shown;          // [H, W], see StereoOther
 };
+
+// Brightness, 0 to 1, with kPatchReach more pixels on all sides and the rest of each stride on the right.
+std::vector<float> padded(const StereoPhoto& photo, int64_t stride);
+// See StereoOther.
+std::vector<int32_t> codes_of(const StereoPhoto& photo);
+// From pixels of a photo, with inverse depth, to pixels of another one.
+StereoOther seen_by(const StereoPhoto& photo, const StereoPhoto& other, const int32_t* codes);
 
 // Betters planes [3, H, W] in place and tells how unlike the patches are: costs
 // [H, W], 0 to 2.

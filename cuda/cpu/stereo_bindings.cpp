@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/bindings.h"
+#include "cpu/offset_votes.h"
 #include "cpu/plane_votes.h"
 #include "cpu/stereo.h"
 
@@ -77,6 +78,34 @@ void bind_stereo(nb::module_& m) {
         vote_planes(photo, trust.data(), {n_rounds, apart}, planes.data());
       },
       nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg().noconvert());
+  m.def(
+      "vote_offsets",
+      [](const PhotoArrays& arrays, const std::vector<const PhotoArrays*>& others,
+         const std::vector<Array<const float, nb::ndim<2>>>& nearness, int n_steps, float step,
+         Array<const float, nb::shape<3, -1, -1>> planes, Array<float, nb::ndim<2>> offsets,
+         Array<float, nb::ndim<2>> weights) {
+        const StereoPhoto& photo = arrays.photo;
+        const size_t height = static_cast<size_t>(photo.height), width = static_cast<size_t>(photo.width);
+        if (planes.shape(1) != height || planes.shape(2) != width || offsets.shape(0) != height ||
+            offsets.shape(1) != width || weights.shape(0) != height || weights.shape(1) != width)
+          throw nb::value_error("planes, offsets, weights: expected the size of the photo");
+        if (n_steps < 3 || n_steps > kMostOffsets || n_steps % 2 == 0)
+          throw nb::value_error("n_steps: expected 3, 5, 7 or 9");
+        if (nearness.size() != others.size()) throw nb::value_error("nearness: expected one image per other photo");
+        std::vector<OffsetOther> all;
+        for (size_t i = 0; i < others.size(); i++) {
+          const StereoPhoto& other = others[i]->photo;
+          if (nearness[i].shape(0) != static_cast<size_t>(other.height) ||
+              nearness[i].shape(1) != static_cast<size_t>(other.width))
+            throw nb::value_error("nearness: expected the size of its photo");
+          all.push_back({other, nearness[i].data()});
+        }
+        nb::gil_scoped_release release;
+        vote_offsets(photo, all.data(), static_cast<int>(all.size()), {n_steps, step}, planes.data(),
+                     {offsets.data(), weights.data()});
+      },
+      nb::arg(), nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg(), nb::arg().noconvert(),
+      nb::arg().noconvert(), nb::arg().noconvert());
 }
 
 }  // namespace scene3d

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 
+#include "cpu/offset_votes.h"
 #include "cpu/plane_votes.h"
 #include "cpu/raster_call.h"
 #include "cpu/stereo.h"
@@ -32,6 +33,8 @@ struct SurfaceKernels {
   void (*opacity_tile)(const OpacityTile& tile);
   void (*stereo_row)(const StereoCall& call, int y);
   void (*vote_row)(const VoteCall& call, int y);
+  void (*offset_warp_row)(const OffsetCall& call, int y);
+  void (*offset_vote_row)(const OffsetCall& call, int y);
   SurfelTable<float> f32;
   SurfelTable<double> f64;  // of the scalar level only
 };

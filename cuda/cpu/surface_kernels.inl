@@ -2,6 +2,7 @@
 #include "cpu/opacity_tiles.inl"
 #include "cpu/plane_votes.inl"
 #include "cpu/stereo_rows.inl"
+#include "cpu/offset_votes.inl"
 #include "cpu/surfel_tiles.inl"
 
 #define S3D_JOIN_(a, b) a##b
@@ -16,7 +17,10 @@ const SurfaceKernels& S3D_JOIN(S3D_NS, _surface_kernels)() {
 #else
   static constexpr SurfelTable<double> f64 = {};
 #endif
-  static constexpr SurfaceKernels table = {S3D_NS::opacity_tile, S3D_NS::stereo_row, S3D_NS::vote_row, f32, f64};
+  static constexpr SurfaceKernels table = {
+      S3D_NS::opacity_tile,    S3D_NS::stereo_row,      S3D_NS::vote_row,
+      S3D_NS::offset_warp_row, S3D_NS::offset_vote_row, f32,
+      f64};
   return table;
 }
 

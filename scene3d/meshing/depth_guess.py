@@ -12,7 +12,7 @@ from scene3d.core.mesh import Mesh, vertex_normals
 from scene3d.meshing.depth_views import SurfaceViews
 from scene3d.ops.plane_match import Search, partner_views, planes_of
 from scene3d.ops.sight import sights_of
-from scene3d.ops.triangles import view_mesh
+from scene3d.ops.triangles import MeshView, view_mesh
 from scene3d.render.planes import depth_normals
 
 # Depth of splats is up to two pixels off, that of a mesh that photos have bettered less than one.
@@ -57,23 +57,40 @@ def mesh_guess(mesh: Mesh, own: DepthGuess, cameras: Cameras) -> DepthGuess:
     normals = vertex_normals(mesh)
     depths, planes = [], []
     for i in range(len(cameras)):
-        depth, facing = _seen_mesh(mesh, normals, cameras, i)
-        depths.append(depth)
-        planes.append(torch.where(depth > 0, planes_of(depth, facing, cameras.select([i])), own.planes[i]))
+        seen = seen_mesh(mesh, normals, cameras, i)
+        depths.append(seen.view.depth)
+        planes.append(torch.where(seen.view.hit, seen.planes(cameras.select([i])), own.planes[i]))
     partners, asked = [], []
     for i in range(len(cameras)):
-        sights = sights_of(depths, _seen_mesh(mesh, normals, cameras, i)[1], cameras, i)
+        sights = sights_of(depths, seen_mesh(mesh, normals, cameras, i).normals, cameras, i)
         partners.append(sights.picked(N_PARTNERS, ENOUGH_PARTNERS))
         asked.append(sights.picked(N_ASKED, ENOUGH_ASKED))
     return DepthGuess(tuple(planes), tuple(partners), tuple(asked), MESH_SEARCH, True)
 
 
-def _seen_mesh(mesh: Mesh, vertex_normals: Tensor, cameras: Cameras, i: int) -> tuple[Tensor, Tensor]:
-    """Depth [H, W] and unit normals [H, W, 3] of a mesh in view i, 0 where there is nothing."""
+@dataclass(frozen=True)
+class SeenMesh:
+    """What a view sees of a mesh, and how it lies there.
+
+    Attributes:
+        view: Depths and faces.
+        normals: Unit, world, 0 where there is nothing. [H, W, 3]
+    """
+
+    view: MeshView
+    normals: Tensor
+
+    def planes(self, camera: Cameras) -> Tensor:
+        """See ops/plane_match. [3, H, W]"""
+        return planes_of(self.view.depth, self.normals, camera)
+
+
+def seen_mesh(mesh: Mesh, vertex_normals: Tensor, cameras: Cameras, i: int) -> SeenMesh:
+    """What view i sees of a mesh with normals at its vertices [V, 3]."""
     view = view_mesh(mesh, cameras, i)
     corners = mesh.faces[view.face.long().clamp_min(0)]
     normals = torch.nn.functional.normalize((vertex_normals[corners] * view.weights[..., None]).sum(dim=2), dim=2)
-    return view.depth, torch.where(view.hit[..., None], normals, 0.0)
+    return SeenMesh(view, torch.where(view.hit[..., None], normals, 0.0))
 
 
 def _typical(depth: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from scene3d.meshing.depth_guess import DepthGuess
 from scene3d.meshing.depth_views import SurfaceViews, ViewSettings, depth_image
 from scene3d.meshing.fusion import DepthImage, world_points
 from scene3d.ops.agreement import ask_views
-from scene3d.ops.depth_edges import near_edges, near_thin, without_specks
+from scene3d.ops.depth_edges import is_thin, near_edges, near_thin, without_specks
 from scene3d.ops.pinhole import in_image, to_pixels
 from scene3d.ops.plane_match import GreyPhotos, depth_of
 
@@ -60,9 +60,7 @@ def better_depths(
         ValueError: a photo has another size than its view.
     """
     cameras = views.cameras
-    _check_sizes(photos, cameras)
-    shown = [_shown(photo) for photo in photos]
-    grey = GreyPhotos((_colors(photo) for photo in photos), cameras, shown)
+    grey, shown = grey_photos(photos, cameras), [_shown(photo) for photo in photos]
     planes = []
     for i, start in enumerate(guess.planes):
         better, cost = grey.match(i, guess.partners[i], start, guess.search)
@@ -76,14 +74,20 @@ def better_depths(
     for i, own in enumerate(views.depths):
         front = nearest_places(agreed, cameras, i, guess.partners[i])
         edge = near_edges(without_specks(own.depth))
-        mixed = edge & _both_thin(own.depth, depth_of(guess.planes[i])) if guess.has_edges else edge
+        mixed = _mixed(own.depth, edge, depth_of(guess.planes[i])) if guess.has_edges else edge
         result.append(_bettered(own, edge, mixed, agreed[i], front, cameras.select([i])))
     return tuple(result)
 
 
-def _both_thin(own: Tensor, guess: Tensor) -> Tensor:
-    """Near what is thin in both depths: mirror images make edges of their own in one of them. [H, W] bool"""
-    return near_thin(own, NEAR_THIN) & near_thin(guess, NEAR_THIN)
+def _mixed(own: Tensor, edge: Tensor, guess: Tensor) -> Tensor:
+    """Where a patch shows two surfaces, or not the one that is there. [H, W] bool
+
+    That is near edges of what is thin in both depths: mirror images make edges of their own in one of them. And where
+    the guess has lost something thin: what it shows instead lies behind, and all patches around agree on that. Mirror
+    images that it left out lie behind it.
+    """
+    lost = is_thin(own) & (own < (1 - HIDDEN) * guess)
+    return (edge & near_thin(own, NEAR_THIN) & near_thin(guess, NEAR_THIN)) | lost
 
 
 def _bettered(
@@ -100,6 +104,16 @@ def _bettered(
     better = seen.is_known()
     seen_weight = torch.where(edge, EDGE_WEIGHT, 1.0) * seen.weight
     return DepthImage(torch.where(better, seen.depth, depth), torch.where(better, seen_weight, weight))
+
+
+def grey_photos(photos: Sequence[Photo], cameras: Cameras) -> GreyPhotos:
+    """Photos as they are compared; what their masks or their transparency hide is not.
+
+    Raises:
+        ValueError: a photo has another size than its view.
+    """
+    _check_sizes(photos, cameras)
+    return GreyPhotos((_colors(photo) for photo in photos), cameras, [_shown(photo) for photo in photos])
 
 
 def _check_sizes(photos: Sequence[Photo], cameras: Cameras) -> None:

@@ -23,6 +23,8 @@ from scene3d.meshing.depth_votes import REACHES, settle, without_refuted
 from scene3d.meshing.finish import FinishSettings, finish, is_closed, remove_specks
 from scene3d.meshing.fusion import DepthImage, FusionSettings, fuse, suggest_voxel_size
 from scene3d.meshing.photo_depth import LEAST_SHARE, better_depths
+from scene3d.meshing.photo_votes import N_ROUNDS as N_VOTES
+from scene3d.meshing.photo_votes import follow_photos
 from scene3d.meshing.poisson import close_surface
 from scene3d.meshing.silhouettes import N_ROUNDS, fit_silhouettes, picked_views
 from scene3d.meshing.surfaces import SurfaceSettings, find_surface
@@ -129,6 +131,9 @@ def raw_surface(
     raw = find_surface(scene, agreed, surface)
     if raw.n_faces and surface.method in ("levelset", "tetrahedra") and not surface.as_drawn:
         raw = _as_views_have_it(raw, views, resolve_depth(scene, settings.views.depth), settings.photo_depth)
+    if settings.photo_depth and photos is not None and raw.n_faces and not surface.as_drawn:
+        with Progress((N_VOTES + 1) * len(cameras), "following photos") as progress:
+            raw = follow_photos(raw, photos, cameras, progress.advance)
     return raw, agreed
 
 

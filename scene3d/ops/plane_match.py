@@ -95,6 +95,28 @@ class GreyPhotos:
         _cpu.vote_planes(self._native[i], trust.float().contiguous(), n_rounds, apart, planes)
         return planes
 
+    def offsets(
+        self, i: int, partners: list[int], planes: Tensor, nearness: Sequence[Tensor], n_offsets: int, step: float
+    ) -> tuple[Tensor, Tensor]:
+        """How far before a surface the partners show what photo i shows: patches are compared, as bent as it is.
+
+        Args:
+            i: Which photo.
+            partners: Others that see the surface.
+            planes: Of the surface. [3, H, W]
+            nearness: Its inverse depth in every photo, 0 = nothing: what it hides is not compared. [H, W]
+            n_offsets: Looked at; odd, 3 to 9.
+            step: How far apart they are along the normal, pixels.
+
+        Returns:
+            Offsets, pixels along the normal, towards the camera [H, W], and their trust: how much likeness bends over a
+            pixel, times how large it is, 0 to 0.7 [H, W].
+        """
+        offsets, trust = torch.empty(planes.shape[1:]), torch.empty(planes.shape[1:])
+        others, near = [self._native[j] for j in partners], [nearness[j].float().contiguous() for j in partners]
+        _cpu.vote_offsets(self._native[i], others, near, n_offsets, step, planes.float().contiguous(), offsets, trust)
+        return offsets, trust
+
 
 def less_white(colors: Tensor) -> Tensor:
     """Brightness, 0 to 1, with half of what is white in it left out: what surfaces mirror is whiter than they are.
@@ -135,6 +157,11 @@ def depth_of(planes: Tensor) -> Tensor:
     return torch.where(planes[0] > FARTHEST, 1 / planes[0].clamp_min(FARTHEST), 0.0)
 
 
+def nearness_of(depth: Tensor) -> Tensor:
+    """Inverse depth, 0 where there is no depth; its own inverse. [H, W]"""
+    return torch.where(depth > 0, 1 / depth.clamp_min(torch.finfo(depth.dtype).tiny), 0.0)
+
+
 def planes_of(depth: Tensor, normals: Tensor, camera: Cameras) -> Tensor:
     """The planes through places of a view.
 
@@ -149,8 +176,7 @@ def planes_of(depth: Tensor, normals: Tensor, camera: Cameras) -> Tensor:
     y = (torch.arange(height, dtype=depth.dtype)[:, None] + 0.5 - K[1, 2]) / K[1, 1]
     # 1 / z = (nx X + ny Y + nz) / (z n . ray) along the ray (X, Y, 1).
     facing = in_cam[..., 0] * x + in_cam[..., 1] * y + in_cam[..., 2]
-    known = depth > 0
-    inverse = torch.where(known, 1 / depth.clamp_min(torch.finfo(depth.dtype).tiny), 0.0)
+    inverse = nearness_of(depth)
     per_distance = torch.where(facing.abs() > MIN_FACING, inverse / facing, 0.0)
     return torch.stack([inverse, in_cam[..., 0] * per_distance / K[0, 0], in_cam[..., 1] * per_distance / K[1, 1]])
 
