@@ -169,8 +169,12 @@ def test_depth_by_photos_needs_photos():
         mesh_scene(Scene(tiny_scene().splats()), cameras_along(XS), settings)
 
 
-def test_only_what_is_thin_in_both_depths_is_left_to_the_scene():
+def test_what_is_thin_in_both_depths_or_lost_by_the_guess_is_left_to_the_scene():
     flat, line = torch.full((40, 60), 4.0), torch.full((40, 60), 4.0)
     line[:, 30] = 3.0
-    assert not bool(photo_depth._both_thin(line, flat).any())
-    assert photo_depth._both_thin(line, line)[20].nonzero()[:, 0].tolist() == [29, 30, 31]
+    everywhere, nowhere = torch.ones(40, 60, dtype=torch.bool), torch.zeros(40, 60, dtype=torch.bool)
+    assert photo_depth._mixed(line, everywhere, line)[20].nonzero()[:, 0].tolist() == [29, 30, 31]
+    assert photo_depth._mixed(line, nowhere, flat)[20].nonzero()[:, 0].tolist() == [30]
+    # A mirror image, behind what the guess has there.
+    assert not bool(photo_depth._mixed(line, everywhere, flat - 1.5).any())
+    assert not bool(photo_depth._mixed(line, everywhere, torch.zeros(40, 60)).any())
