@@ -27,17 +27,17 @@ from scene3d.ops.triangles import view_mesh
 
 N_ROUNDS = 2
 # Offsets that are looked at, and how far apart they are, pixels.
-N_OFFSETS, STEP = 9, 0.5
+N_OFFSETS, STEP = 9, 0.4
 # Places need no more than so many views that see them well, of those that each view is compared with.
 ENOUGH_PARTNERS = 5.0
 # Of a pixel that is seen straight and where likeness bends by 1 in a pixel, beside edges of stiffness 1.
-VOTE_WEIGHT = 2.0
+VOTE_WEIGHT = 0.5
 
 
 def follow_photos(
     mesh: Mesh, photos: Sequence[Photo], cameras: Cameras, on_view: Callable[[], None] = lambda: None
 ) -> Mesh:
-    """The mesh moved to where the photos show the surface, by two pixels at most in each round.
+    """The mesh moved to where the photos show the surface, by less than two pixels in each round.
 
     Args:
         mesh: Within a pixel or two of the surface; faces of about the size of pixels, or larger ones.
