@@ -10,9 +10,9 @@ import torch
 from strategies import front_camera, one_gaussian, random_gaussians, ring_of_cameras
 
 from scene3d.core.gaussians import Gaussians
+from scene3d.ops.pinhole import pixel_rays
 from scene3d.render import cpu
 from scene3d.render.disc_depth import disc_depth
-from scene3d.render.planes import pixel_rays
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
 

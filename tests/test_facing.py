@@ -9,7 +9,7 @@ import torch
 from strategies import front_camera
 
 from scene3d.ops.facing import facing_cosine
-from scene3d.render.planes import pixel_rays
+from scene3d.ops.pinhole import pixel_rays
 
 CAMERA = front_camera(65, 49, 60.0).to(dtype=torch.float32)
 X, Y = pixel_rays(CAMERA, torch.zeros(1))

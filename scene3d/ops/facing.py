@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.ops.depth_edges import ONE_SURFACE
+from scene3d.ops.pinhole import pixel_rays
 
 # At an edge a neighbour whose 1 / z differs by more than this share is of another surface.
 MOST_SLANTED = 0.06
@@ -18,11 +19,8 @@ def facing_cosine(depth: Tensor, camera: Cameras) -> Tensor:
     Normals are those of the surface that a pixel lies on, up to its edges: else no view would see thin parts. There
     the cosine is halved, for what is round is steeper than it looks from one side.
     """
-    height, width = depth.shape
     K = camera.Ks[0].to(depth.dtype)
-    x = (torch.arange(width, dtype=depth.dtype) + 0.5 - K[0, 2]) / K[0, 0]
-    y = (torch.arange(height, dtype=depth.dtype) + 0.5 - K[1, 2]) / K[1, 1]
-    rays = torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(depth)], dim=-1)
+    rays = torch.stack([*pixel_rays(camera, depth), torch.ones_like(depth)], dim=-1)
     across, is_smooth_across = _tangents(rays, depth, 1, float(1 / K[0, 0]))
     down, is_smooth_down = _tangents(rays, depth, 0, float(1 / K[1, 1]))
     normals = torch.nn.functional.normalize(torch.linalg.cross(across, down), dim=-1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scene3d.core.cameras import Cameras
+
 # What is nearer to a camera than this, scene units, or behind it, is seen nowhere.
 NEAR = 1e-6
 
@@ -53,3 +55,11 @@ def from_pixels(columns: Tensor, rows: Tensor, z: Tensor, viewmat: Tensor, K: Te
     viewmat, K = viewmat.to(z), K.to(z)
     x, y = (columns + 0.5 - K[0, 2]) / K[0, 0], (rows + 0.5 - K[1, 2]) / K[1, 1]
     return (torch.stack([x * z, y * z, z], dim=1) - viewmat[:3, 3]) @ viewmat[:3, :3]
+
+
+def pixel_rays(camera: Cameras, like: Tensor) -> tuple[Tensor, Tensor]:
+    """x and y of the rays (x, y, 1) through pixel centres of one camera, of the type of `like`, each [H, W]."""
+    K = camera.Ks[0].to(like)
+    x = (torch.arange(camera.width(), dtype=like.dtype, device=like.device) + 0.5 - K[0, 2]) / K[0, 0]
+    y = (torch.arange(camera.height(), dtype=like.dtype, device=like.device) + 0.5 - K[1, 2]) / K[1, 1]
+    return x.expand(camera.height(), -1), y[:, None].expand(-1, camera.width())

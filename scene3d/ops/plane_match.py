@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
+from scene3d.ops.pinhole import pixel_rays
 
 try:
     from scene3d import _cpu
@@ -170,10 +171,9 @@ def planes_of(depth: Tensor, normals: Tensor, camera: Cameras) -> Tensor:
         normals: Unit, world; 0 where unknown, for planes that face the camera. [H, W, 3]
         camera: The view.
     """
-    K, (height, width) = camera.Ks[0].to(depth.dtype), depth.shape
+    K = camera.Ks[0].to(depth.dtype)
     in_cam = normals @ camera.viewmats[0, :3, :3].T.to(depth.dtype)
-    x = (torch.arange(width, dtype=depth.dtype) + 0.5 - K[0, 2]) / K[0, 0]
-    y = (torch.arange(height, dtype=depth.dtype)[:, None] + 0.5 - K[1, 2]) / K[1, 1]
+    x, y = pixel_rays(camera, depth)
     # 1 / z = (nx X + ny Y + nz) / (z n . ray) along the ray (X, Y, 1).
     facing = in_cam[..., 0] * x + in_cam[..., 1] * y + in_cam[..., 2]
     inverse = nearness_of(depth)

@@ -22,6 +22,7 @@ from scene3d.core.fields import HARMONIC_FEATURES, NETWORK_KINDS, FieldKind
 from scene3d.core.gaussians import Gaussians
 from scene3d.core.progress import Progress
 from scene3d.core.scene import Scene
+from scene3d.ops.pinhole import pixel_rays
 from scene3d.ops.threads import single_threaded_torch
 from scene3d.recon import initialize
 from scene3d.recon.field_fit import FieldHooks, fit_field
@@ -302,10 +303,8 @@ def _photo(view: View) -> Photo:
 def _surfaces(view: View, photo: Photo, cameras: Cameras, i: int) -> Surfaces:
     """What of a view is opaque, thinned out evenly."""
     height, width = view.depth.shape
-    K, viewmat = cameras.Ks[i], cameras.viewmats[i]
-    x = (torch.arange(width) + 0.5 - K[0, 2]) / K[0, 0]
-    y = (torch.arange(height) + 0.5 - K[1, 2]) / K[1, 1]
-    rays = torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.ones(height, width)], dim=2)
+    viewmat = cameras.viewmats[i]
+    rays = torch.stack([*pixel_rays(cameras.select([i]), view.depth), torch.ones(height, width)], dim=2)
     places = rays * view.depth[..., None]
     taken = (view.alpha > MIN_ALPHA) & (view.depth > 0)
     row, column = taken.nonzero().unbind(dim=1)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
+from scene3d.ops.pinhole import pixel_rays
 from scene3d.ops.quaternions import to_rotmat
-from scene3d.render.planes import pixel_rays
 from scene3d.render.rasterize import rasterize
 from scene3d.render.ray_planes import centers_and_normals
 from scene3d.render.types import RasterSettings, Render

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
+from scene3d.ops.pinhole import pixel_rays
 from scene3d.ops.quaternions import to_rotmat
 from scene3d.ops.sh import C0
 from scene3d.render.rasterize import rasterize
@@ -91,14 +92,6 @@ def rays_of(camera: Cameras, like: Tensor) -> Tensor:
     """Directions through pixel centres in the world, 1 along the axis of the camera. [H, W, 3]"""
     x, y = pixel_rays(camera, like)
     return torch.stack([x, y, torch.ones_like(x)], dim=-1) @ camera.viewmats[0, :3, :3].to(like)
-
-
-def pixel_rays(camera: Cameras, like: Tensor) -> tuple[Tensor, Tensor]:
-    """x and y of the rays (x, y, 1) through pixel centres, each [H, W]."""
-    K = camera.Ks[0].to(like)
-    x = (torch.arange(camera.width(), dtype=like.dtype, device=like.device) + 0.5 - K[0, 2]) / K[0, 0]
-    y = (torch.arange(camera.height(), dtype=like.dtype, device=like.device) + 0.5 - K[1, 2]) / K[1, 1]
-    return x.expand(camera.height(), -1), y[:, None].expand(-1, camera.width())
 
 
 def depth_normals(depth: Tensor, camera: Cameras) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.gaussians import Gaussians
+from scene3d.ops.pinhole import pixel_rays
 from scene3d.ops.quaternions import to_rotmat
 from scene3d.ops.sh import C0
-from scene3d.render.planes import MIN_ALPHA, Planes, pixel_rays
+from scene3d.render.planes import MIN_ALPHA, Planes
 from scene3d.render.rasterize import rasterize
 from scene3d.render.types import RasterSettings
 
