@@ -87,6 +87,8 @@ class Config:
     others."""
     n_samples: int = 100_000
     """Points on each surface."""
+    min_views: int = 1
+    """Training views that must see a point for it to count; depth by comparing takes three that agree."""
     exact: bool = True
     """Also fuse exact depth."""
     view: int = 0
@@ -133,7 +135,7 @@ def main(config: Config) -> None:
     truth = read_mesh(config.truth or config.capture / "mesh.ply")
     train = capture.cameras.select(capture.train)
     footprint = pixel_footprint(truth, train)
-    settings = CompareSettings((footprint / 2, footprint, 2 * footprint), config.n_samples)
+    settings = CompareSettings((footprint / 2, footprint, 2 * footprint), config.n_samples, config.min_views)
     print(f"pixel footprint {footprint:.5f}")
     print(f"| {' | '.join(COLUMNS)} |")
     rows = []
