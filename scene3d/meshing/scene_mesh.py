@@ -46,7 +46,7 @@ class MeshSettings:
         texture_size: Side of the texture, texels; 0 = colours at vertices.
         closed_resolution: Cells a side of the Poisson surface that closes the mesh; 0 = leave it open.
         background: Put a shell behind the mesh that shows what lies around it.
-        photo_depth: Better the depth by comparing the photos.
+        photo_depth: Better the depth by comparing the photos, then move the mesh to where they show it.
         photo_colors: Take colours from the photos, where there are any, instead of renders.
         silhouettes: Move the surface until its outlines lie where those of the scene do: for pictures.
     """

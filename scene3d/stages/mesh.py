@@ -107,8 +107,8 @@ class Config:
     """Pictures that colours are taken from; photos are sharper where poses and exposure are good; what
     their masks hide is taken from renders. auto = photos where there is a --capture."""
     photo_depth: Literal["auto", "on", "off"] = "auto"
-    """Better the depth by comparing the photos of --capture where they show enough. auto = for scenes of fit
-    --surface."""
+    """Better the depth by comparing the photos of --capture where they show enough, then move the mesh to where they
+    show it (but not for pictures). auto = for scenes of fit --surface."""
     background: Literal["auto", "on", "off"] = "auto"
     """Put a shell behind the mesh that shows what lies around it, 5,120 triangles, so that pictures of it show the room
     too. It faces inwards; viewers see through it from outside. auto = for pictures of scenes that have something opaque
