@@ -22,7 +22,8 @@ from scene3d.io.mesh_files import read_mesh
 from scene3d.io.registry import write_scene
 from scene3d.meshing.background import without_background
 from scene3d.meshing.held_out import HeldOutScore
-from scene3d.stages.mesh import _score_text
+from scene3d.meshing.surfaces import SurfaceSettings
+from scene3d.stages.mesh import Config, _betters_depth, _score_text
 
 for package in ("scipy", "trimesh", "xatlas", "fast_simplification"):
     pytest.importorskip(package, reason="the mesh stage needs it: pip install scene3d[mesh]")
@@ -253,3 +254,15 @@ def test_voxels_far_from_pixels_are_refused_by_tetrahedra(
     assert f"voxel_size: {float(size):.4g} is far from pixels. Use " in words
     assert "is usual" in words
     assert not out.exists()
+
+
+def test_photos_better_depth_where_surfaces_lie_by_it():
+    flat = ball()
+    round_ = Scene(replace(flat.splats(), log_scales=torch.full((900, 3), -3.0)))
+    config, drawn = Config(Path("a.ply"), capture=Path("photos")), SurfaceSettings("tetrahedra", as_drawn=True)
+    assert _betters_depth(config, flat, SurfaceSettings())
+    assert _betters_depth(config, flat, replace(drawn, method="tsdf"))
+    assert not _betters_depth(config, flat, drawn)
+    assert not _betters_depth(config, round_, SurfaceSettings())
+    assert not _betters_depth(replace(config, capture=None), flat, SurfaceSettings())
+    assert _betters_depth(replace(config, photo_depth="on"), flat, drawn)

@@ -212,7 +212,7 @@ def mesh_settings(scene: Scene, way: Way, config: Config) -> MeshSettings:
     level = PICTURE_LEVEL if is_pictures else config.level
     is_flat = resolve_depth(scene, way.depth) == "disc"
     speck = PICTURE_SPECK if is_pictures else FinishSettings().min_component
-    photo_depth = config.photo_depth == "on" or (config.photo_depth == "auto" and is_flat)
+    photo_depth = config.photo_depth == "on" or (config.photo_depth == "auto" and is_flat and not is_pictures)
     return MeshSettings(
         views=ViewSettings(way.depth, far=config.far),
         consistency=ConsistencySettings(tolerance=config.tolerance, min_agree=config.min_agree),

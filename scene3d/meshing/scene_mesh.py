@@ -129,9 +129,11 @@ def raw_surface(
         agreed = replace(views, depths=keep_consistent(views.depths, cameras, settings.consistency, progress.advance))
     surface = _surface_settings(settings)
     raw = find_surface(scene, agreed, surface)
-    if raw.n_faces and surface.method in ("levelset", "tetrahedra") and not surface.as_drawn:
+    if raw.n_faces == 0 or not surface.follows_depth:
+        return raw, agreed
+    if surface.method in ("levelset", "tetrahedra"):
         raw = _as_views_have_it(raw, views, resolve_depth(scene, settings.views.depth), settings.photo_depth)
-    if settings.photo_depth and photos is not None and raw.n_faces and not surface.as_drawn:
+    if settings.photo_depth and photos is not None:
         with Progress((N_VOTES + 1) * len(cameras), "following photos") as progress:
             raw = follow_photos(raw, photos, cameras, progress.advance)
     return raw, agreed

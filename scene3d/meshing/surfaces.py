@@ -84,6 +84,11 @@ class SurfaceSettings:
         if not 16 <= self.resolution <= 256:
             raise ValueError(f"resolution: expected 16 to 256 cubes, got {self.resolution}")
 
+    @property
+    def follows_depth(self) -> bool:
+        """Whether the surface lies where depths say: what is as it is drawn lies where splats end."""
+        return not (self.as_drawn and self.method in ("levelset", "tetrahedra"))
+
 
 def find_surface(scene: Scene, views: SurfaceViews, settings: SurfaceSettings) -> Mesh:
     """The raw surface of a scene.

@@ -108,7 +108,7 @@ class Config:
     their masks hide is taken from renders. auto = photos where there is a --capture."""
     photo_depth: Literal["auto", "on", "off"] = "auto"
     """Better the depth by comparing the photos of --capture where they show enough, then move the mesh to where they
-    show it (but not for pictures). auto = for scenes of fit --surface."""
+    show it. auto = for scenes of fit --surface, but not for pictures: those lie where the splats end."""
     background: Literal["auto", "on", "off"] = "auto"
     """Put a shell behind the mesh that shows what lies around it, 5,120 triangles, so that pictures of it show the room
     too. It faces inwards; viewers see through it from outside. auto = for pictures of scenes that have something opaque
@@ -150,7 +150,8 @@ def run(config: Config) -> None:
     cameras = choose_views(cameras, config.max_views, config.max_size)
     config = _settled(config, scene)
     far = config.far if config.far is not None else FAR_SHARE * math.hypot(surround.distance, surround.height)
-    settings = replace(_settings(config, out, far), photo_depth=_betters_depth(config, scene))
+    settings = _settings(config, out, far)
+    settings = replace(settings, photo_depth=_betters_depth(config, scene, settings.surface))
     settings = replace(settings, background=_wants_background(config, scene, cameras, settings.views))
     wants_photos = settings.photo_colors or settings.photo_depth
     photos = _photos(capture, cameras.names) if capture is not None and wants_photos else None
@@ -225,8 +226,8 @@ def _settings(config: Config, out: Path, far: float) -> MeshSettings:
     )
 
 
-def _betters_depth(config: Config, scene: Scene) -> bool:
-    if config.photo_depth == "auto" and config.capture is not None:
+def _betters_depth(config: Config, scene: Scene, surface: SurfaceSettings) -> bool:
+    if config.photo_depth == "auto" and config.capture is not None and surface.follows_depth:
         return config.depth in ("auto", "disc") and resolve_depth(scene, config.depth) == "disc"
     return config.photo_depth == "on"
 
