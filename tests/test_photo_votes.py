@@ -13,7 +13,8 @@ from scene3d.core.capture import Photo
 from scene3d.core.mesh import Mesh
 from scene3d.meshing.photo_depth import grey_photos
 from scene3d.meshing.photo_votes import N_ROUNDS, follow_photos
-from scene3d.ops.plane_match import GreyPhotos, nearness_of, planes_of
+from scene3d.ops.depth_edges import nearness_of
+from scene3d.ops.plane_match import GreyPhotos, planes_of
 from scene3d.ops.threads import set_threads
 
 XS = (-0.9, -0.4, 0.0, 0.4, 0.9)
@@ -33,11 +34,9 @@ def wall_mesh(off: float) -> Mesh:
     x, y = torch.meshgrid(torch.linspace(-3, 3, n), torch.linspace(-2, 2, n), indexing="ij")
     vertices = torch.stack([x, y, 0.4 * x], dim=-1).reshape(-1, 3) + off * PIXEL * NORMAL
     at = torch.arange(n * n).reshape(n, n)
-    corner, right, below, across = (at[a, b].reshape(-1) for a in (s0, s1) for b in (s0, s1))
+    corners = (at[:-1, :-1], at[:-1, 1:], at[1:, :-1], at[1:, 1:])
+    corner, right, below, across = (part.reshape(-1) for part in corners)
     return Mesh(vertices, torch.cat([torch.stack([corner, below, across], 1), torch.stack([corner, across, right], 1)]))
-
-
-s0, s1 = slice(None, -1), slice(1, None)
 
 
 def off_wall(mesh: Mesh) -> torch.Tensor:
@@ -46,7 +45,7 @@ def off_wall(mesh: Mesh) -> torch.Tensor:
     return (mesh.vertices[inner] @ NORMAL) / PIXEL
 
 
-def ask(off: float, grey: GreyPhotos, partners: list[int], n_offsets: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
+def ask(off: float, grey: GreyPhotos, partners: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Offsets in the third view of a wall that is nearer along its normal by so many pixels."""
     shift = off * PIXEL / (0.4 * NORMAL[0] - NORMAL[2])  # along z, of the plane z = 0.4 x
     depths = []
@@ -55,7 +54,7 @@ def ask(off: float, grey: GreyPhotos, partners: list[int], n_offsets: int = 9) -
         eye = camera.centers()[0]
         depths.append(wall_depth(camera) * (1 - shift * (1 + 0.4**2) / (0.4 * eye[0] - eye[2])))
     planes = planes_of(depths[2], NORMAL.expand(HEIGHT, WIDTH, 3), CAMERAS.select([2]))
-    return grey.offsets(2, partners, planes, [nearness_of(depth) for depth in depths], n_offsets, 0.5)
+    return grey.offsets(2, partners, planes, [nearness_of(depth) for depth in depths], 9, 0.5)
 
 
 @pytest.mark.parametrize("off", [-1.3, -0.4, 0.0, 0.7])

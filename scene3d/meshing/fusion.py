@@ -12,7 +12,7 @@ from scene3d.core.cameras import Cameras
 from scene3d.core.checks import Dims
 from scene3d.core.errors import BackendUnavailable
 from scene3d.meshing.block_grid import KEY_LIMIT, SIDE, VOXELS, BlockGrid, pack, unpack
-from scene3d.ops.depth_edges import is_thin
+from scene3d.ops.depth_edges import is_thin, nearness_of
 from scene3d.ops.pinhole import from_pixels
 from scene3d.ops.threads import single_threaded_torch
 
@@ -122,11 +122,12 @@ def _thin_parts(depth: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         Up to which depth what a pixel shows is surely free, and weights, larger on such lines. Each [H, W]
     """
     is_line = is_thin(depth, LINE_PIXELS)
-    near = torch.where(depth > 0, 1 / depth, 0.0)
+    near = nearness_of(depth)
     beside = torch.nn.functional.max_pool2d(torch.where(is_line, near, 0.0)[None], 3, 1, 1)[0]
     nearest = torch.maximum(near, beside)
-    clear = torch.where(nearest > 0, 1 / nearest, 0.0)
-    return clear.contiguous(), torch.where(is_line, (LINE_WEIGHT * weight).clamp_max(1.0), weight).contiguous()
+    return nearness_of(nearest).contiguous(), torch.where(
+        is_line, (LINE_WEIGHT * weight).clamp_max(1.0), weight
+    ).contiguous()
 
 
 def blocks_near(

@@ -20,8 +20,8 @@ from scene3d.core.mesh import Mesh, vertex_normals
 from scene3d.meshing.depth_guess import N_PARTNERS, SeenMesh, seen_mesh
 from scene3d.meshing.photo_depth import grey_photos
 from scene3d.meshing.pulls import Pulls, solve, squares
+from scene3d.ops.depth_edges import nearness_of
 from scene3d.ops.pinhole import from_pixels
-from scene3d.ops.plane_match import nearness_of
 from scene3d.ops.sight import sights_of
 from scene3d.ops.triangles import view_mesh
 

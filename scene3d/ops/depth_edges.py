@@ -12,6 +12,11 @@ EDGE_PIXELS = 2
 THIN_PIXELS, THIN_DEPTH = 15, 0.02
 
 
+def nearness_of(depth: Tensor) -> Tensor:
+    """Inverse depth, 0 where there is no depth; its own inverse. [H, W]"""
+    return torch.where(depth > 0, 1 / depth.clamp_min(torch.finfo(depth.dtype).tiny), 0.0)
+
+
 def near_edges(depth: Tensor) -> Tensor:
     """Pixels within EDGE_PIXELS of where a surface ends: a mesh that is a little off would take colours of another one.
 
@@ -22,7 +27,7 @@ def near_edges(depth: Tensor) -> Tensor:
         [H, W] bool.
     """
     # 1 / z is linear in pixels on planes, however flat they are seen.
-    near = torch.where(depth > 0, 1 / depth, 0.0)[None, None]
+    near = nearness_of(depth)[None, None]
     bent = torch.zeros_like(near)
     bent[..., 1:-1] = (near[..., 2:] + near[..., :-2] - 2 * near[..., 1:-1]).abs()
     down = (near[..., 2:, :] + near[..., :-2, :] - 2 * near[..., 1:-1, :]).abs()
@@ -33,11 +38,11 @@ def near_edges(depth: Tensor) -> Tensor:
 
 def without_specks(depth: Tensor) -> Tensor:
     """A depth image without pixels and lines nearer or farther than all around: noise is not an edge. [H, W]"""
-    near = torch.where(depth > 0, 1 / depth, 0.0)[None, None]
+    near = nearness_of(depth)[None, None]
     # Closing, then opening, by 3x3.
     near = -_dilated(-_dilated(near))
     near = _dilated(-_dilated(-near))[0, 0]
-    return torch.where(near > 0, 1 / near, 0.0)
+    return nearness_of(near)
 
 
 def _dilated(image: Tensor, margin: int = 1) -> Tensor:
@@ -57,6 +62,6 @@ def is_thin(depth: Tensor, pixels: int = THIN_PIXELS) -> Tensor:
         depth: z, 0 = unknown. [H, W]
         pixels: An odd number.
     """
-    near = torch.where(depth > 0, 1 / depth, 0.0)[None, None]
+    near = nearness_of(depth)[None, None]
     wide = _dilated(-_dilated(-near, pixels // 2), pixels // 2)
     return (near - wide > THIN_DEPTH * near)[0, 0]

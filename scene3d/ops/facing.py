@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scene3d.core.cameras import Cameras
-from scene3d.ops.depth_edges import ONE_SURFACE
+from scene3d.ops.depth_edges import ONE_SURFACE, nearness_of
 from scene3d.ops.pinhole import pixel_rays
 
 # At an edge a neighbour whose 1 / z differs by more than this share is of another surface.
@@ -35,7 +35,7 @@ def _tangents(rays: Tensor, depth: Tensor, dim: int, pixel: float) -> tuple[Tens
     belongs to the surface, they are one pixel at the same depth.
     """
     points = rays * depth[..., None]
-    near = torch.where(depth > 0, 1 / depth.clamp_min(torch.finfo(depth.dtype).tiny), 0.0)
+    near = nearness_of(depth)
     (before, near_before), (after, near_after) = (
         (torch.roll(points, shift, dim), _shifted(near, shift, dim)) for shift in (1, -1)
     )

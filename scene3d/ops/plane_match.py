@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scene3d.core.cameras import Cameras
 from scene3d.core.errors import BackendUnavailable
+from scene3d.ops.depth_edges import nearness_of
 from scene3d.ops.pinhole import pixel_rays
 
 try:
@@ -156,11 +157,6 @@ def partner_views(cameras: Cameras, depths: Tensor) -> list[list[int]]:
 def depth_of(planes: Tensor) -> Tensor:
     """z at every pixel, 0 where there is no plane. [H, W]"""
     return torch.where(planes[0] > FARTHEST, 1 / planes[0].clamp_min(FARTHEST), 0.0)
-
-
-def nearness_of(depth: Tensor) -> Tensor:
-    """Inverse depth, 0 where there is no depth; its own inverse. [H, W]"""
-    return torch.where(depth > 0, 1 / depth.clamp_min(torch.finfo(depth.dtype).tiny), 0.0)
 
 
 def planes_of(depth: Tensor, normals: Tensor, camera: Cameras) -> Tensor:
